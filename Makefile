@@ -1,0 +1,50 @@
+# person-search. Two commands do everything on a machine with Python 3.11, git and make:
+#   make demo    start the system on loopback with the shipped gallery       make test    run every check
+# CUDA=1 uses the CUDA builds of torch and faiss, in a virtual environment of their own.
+PYTHON ?= python3
+KIND   := $(if $(CUDA),cuda,cpu)
+FAISS  := $(if $(CUDA),gpu,cpu)
+VENV   := .venv$(if $(CUDA),-cuda)
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ARGS   ?=
+export OMP_NUM_THREADS ?= $(if $(filter test test-all,$(MAKECMDGOALS)),1,)
+ifeq ($(OMP_NUM_THREADS),)
+unexport OMP_NUM_THREADS
+endif
+
+.PHONY: demo test test-all lint bench clean help
+help:
+	@sed -n '2,4p' Makefile
+
+demo: $(READY)
+	$(BIN)/person-search demo $(ARGS)
+
+# Two test processes for two cores; `slow` tests are left to test-all.
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-all: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# torch comes first and alone, so that the package's own `torch>=` is already met and nothing larger is fetched.
+$(READY): pyproject.toml requirements/torch-$(KIND).txt requirements/data.txt requirements/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "person-search needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(CUDA),,--no-deps --retries 0) -r requirements/torch-$(KIND).txt
+	$(PIP) --no-deps --require-hashes -r requirements/data.txt
+	$(PIP) -c requirements/constraints.txt -e '.[dev,synth,$(FAISS)]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-cuda build dist *.egg-info .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache
