@@ -1,0 +1,26 @@
+"""The networks by name. A checkpoint stores the name and the config, so it can rebuild its net."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from model.interface import Net
+from model.nets.axm_net import AXMNet, AXMNetConfig
+
+NETS: dict[str, type[AXMNet]] = {"axm_net": AXMNet}
+CONFIGS: dict[str, type[AXMNetConfig]] = {"axm_net": AXMNetConfig}
+
+
+def build(name: str, config: dict[str, Any]) -> Net:
+    """The net called ``name`` with ``config`` as JSON gives it (lists for tuples); ValueError for anything unknown."""
+    if name not in NETS:
+        raise ValueError(f"There is no net called {name!r}; choose one of: {', '.join(sorted(NETS))}.")
+    known = {field.name for field in fields(CONFIGS[name])}
+    if unknown := sorted(set(config) - known):
+        raise ValueError(f"{name} has no setting called {', '.join(unknown)}. It has: {', '.join(sorted(known))}.")
+    return NETS[name](CONFIGS[name](**{key: _tuples(value) for key, value in config.items()}))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
