@@ -1,0 +1,9 @@
+"""Rendered pedestrians: bodies, clothes, street scenes and cameras drawn from a seed, with their descriptions.
+
+An optional extra (``pip install '.[synth]'``): nothing outside this package imports it, and importing the package
+itself loads neither OpenGL nor the body data.
+"""
+
+
+class SynthUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
+    """Pedestrians cannot be rendered on this machine; the message says what to install."""
