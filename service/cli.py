@@ -1,0 +1,363 @@
+"""`person-search`: every job from the command line, one function a command.
+
+Commands that search or add images speak to a running service over its API (service/client.py); `serve` and
+`worker` are the two long-running processes; `train`, `evaluate` and `synth` need no service. Heavy imports stay
+inside the commands, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import tempfile
+import threading
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    name="person-search",
+    help="Find a person in camera images from a description, a photo, or both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Settings of the service and the worker.", no_args_is_help=True)
+checkpoint_app = typer.Typer(help="Trained networks.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(checkpoint_app, name="checkpoint")
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+Url = Annotated[str, typer.Option(help="Address of the running service.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main() -> None:
+    """Run the command line; an error meant for the user is one sentence on stderr and exit status 1."""
+    from pydantic import ValidationError
+
+    from indexer.errors import GalleryError
+    from model.checkpoint import CheckpointError
+    from model.datasets import DatasetError
+    from service.client import ServiceError
+
+    try:
+        app()
+    except (GalleryError, ServiceError, CheckpointError, DatasetError) as error:
+        _fail(str(error))
+    except ValidationError as error:
+        _fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+
+
+def _fail(sentence: str) -> NoReturn:
+    errors.print(f"[bold red]error:[/] {sentence}", highlight=False, soft_wrap=True)
+    raise SystemExit(1)
+
+
+# -- running the system ----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Print the ranking of the example query and exit.")] = False,
+    port: Annotated[int, typer.Option(help="Port on loopback; 0 picks a free one.", min=0, max=65535)] = 8000,
+    data: Annotated[Path, typer.Option(help="Where the demo keeps its database and images.")] = Path(
+        "person-search-data/demo"
+    ),
+) -> None:
+    """Start everything on loopback, add the shipped gallery, search it, and serve the page."""
+    from service.demo import run_demo
+
+    run_demo(data, port, once, console)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
+) -> None:
+    """Serve the API and the page."""
+    import uvicorn
+
+    from service.app import create_app
+    from service.settings import ServiceSettings
+
+    overrides: dict[str, Any] = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
+    settings = ServiceSettings(**overrides)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+@app.command()
+def worker() -> None:
+    """Embed images that lack an embedding, until stopped. Start as many as the machine can feed."""
+    from indexer.database import open_database
+    from indexer.images import ImageStore
+    from indexer.settings import refuse_unknown_variables
+    from indexer.worker import run
+    from service.app import load_encoder
+    from service.logs import configure_logs
+    from service.settings import ServiceSettings
+
+    stop = threading.Event()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    refuse_unknown_variables(ServiceSettings)
+    settings = ServiceSettings()
+    configure_logs(settings.log_level)
+    encoder = load_encoder(settings)
+    with open_database(settings) as database:
+        run(database, ImageStore(settings.data_dir / "images"), encoder, settings, stop)
+
+
+# -- using it --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="A zip with metadata.jsonl, or a folder with or without one.")],
+    url: Url = DEFAULT_URL,
+    register_cameras: Annotated[
+        bool, typer.Option("--register-cameras", help="Create cameras that are not known yet.")
+    ] = False,
+    camera: Annotated[str | None, typer.Option(help="Camera of all images of a folder without metadata.jsonl.")] = None,
+    rejected: Annotated[Path | None, typer.Option(help="Write the rejected rows to this CSV file.")] = None,
+) -> None:
+    """Add the images of a zip or folder and wait until they are searchable."""
+    from service.client import Client
+    from service.upload import follow_with_progress, open_archive
+
+    with Client(url) as client, tempfile.TemporaryDirectory() as scratch:
+        with open_archive(source, Path(scratch), camera) as archive:
+            ingestion = client.ingest_zip(archive, register_cameras=register_cameras)
+        state = follow_with_progress(client, ingestion["id"], console)
+        if state["error"]:
+            _fail(state["error"])
+        bad = [row for kind in ("rejected", "failed") for row in client.items(ingestion["id"], kind)]
+    if rejected is not None:
+        with rejected.open("w", newline="") as out:
+            writer = csv.DictWriter(
+                out, ["position", "external_id", "file", "state", "code", "reason"], extrasaction="ignore"
+            )
+            writer.writeheader()
+            writer.writerows(bad)
+    elif bad:
+        table = Table("line", "file", "reason", title="Not added", title_justify="left")
+        for row in bad[:20]:
+            table.add_row(str(row["position"]), row["file"] or "", row["reason"] or "")
+        console.print(table)
+        if len(bad) > 20:
+            console.print(f"... and {len(bad) - 20} more; --rejected FILE writes them all to a CSV file.")
+    raise typer.Exit(1 if bad else 0)
+
+
+@app.command()
+def search(
+    text: Annotated[str | None, typer.Argument(help="The description.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image to search by, alone or beside the text.")] = None,
+    text_weight: Annotated[float, typer.Option(help="Weight of the text beside an image.", min=0, max=1)] = 0.5,
+    camera: Annotated[list[str] | None, typer.Option(help="Only this camera; repeat for several.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only images from this time on, as 2026-09-01T18:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only images before this time.")] = None,
+    limit: Annotated[int, typer.Option(help="How many results.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's whole answer.")] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Search a running service by description, by image, or by both."""
+    from service.client import Client
+
+    if text is None and image is None:
+        _fail('Give a description, or an image with --image: person-search search "a woman in a red jacket".')
+    if image is not None and not image.is_file():
+        _fail(f"There is no image file at {image}.")
+    query: dict[str, Any] = {}
+    if text is not None:
+        query["text"] = text
+    if text is not None and image is not None:
+        query["weights"] = {"text": text_weight, "image": 1 - text_weight}
+    times = {op: value for op, value in (("gte", since), ("lt", until)) if value is not None}
+    chosen = {"camera_id": {"in": camera} if camera else None, "captured_at": times or None}
+    body = {"query": query, "filter": {k: v for k, v in chosen.items() if v}, "limit": limit}
+    with Client(url) as client:
+        answer = client.search(body, image)
+    if as_json:
+        console.print_json(json.dumps(answer))
+    else:
+        print_ranking(answer, console)
+
+
+def print_ranking(answer: dict[str, Any], console: Console) -> None:
+    """The ranking as a table, the warnings below it."""
+    table = Table("rank", "similarity", "camera", "captured at", "external id", "image id")
+    for result in answer["results"]:
+        image = result["image"]
+        table.add_row(
+            str(result["rank"]),
+            f"{result['similarity']:.3f}",
+            image["camera_id"] or "-",
+            image["captured_at"] or "-",
+            image["external_id"] or "-",
+            result["image_id"],
+        )
+    console.print(table)
+    for warning in answer["warnings"]:
+        console.print(f"[yellow]note:[/] {warning['detail'] if isinstance(warning, dict) else warning}")
+
+
+# -- networks --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `person-search train list` names them.")],
+    root: Annotated[Path, typer.Option(help="Folder with reid_raw.json and imgs/.")] = Path("data/train"),
+    out: Annotated[Path, typer.Option(help="Folder of this run: log, state, best checkpoint.")] = Path("runs/latest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.", min=1)] = None,
+    precision: Annotated[Precision | None, typer.Option(help="bf16 is faster where the CPU has it.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
+    limit_ids: Annotated[int | None, typer.Option(help="Use only so many training identities.", min=2)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting of the recipe, as stages.0.epochs=3.")
+    ] = None,
+) -> None:
+    """Train a network from a recipe."""
+    from model.recipes import RECIPES, override
+    from model.train import train as run_training
+
+    if recipe == "list":
+        for name, function in RECIPES.items():
+            console.print(f"[bold]{name}[/]  {(function.__doc__ or '').splitlines()[0]}")
+        return
+    if recipe not in RECIPES:
+        _fail(f"There is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
+    changes: dict[str, Any] = {}
+    for item in settings or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            _fail(f"--set wants NAME=VALUE, not {item!r}.")
+        try:
+            changes[key] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[key] = value
+    best = run_training(
+        override(RECIPES[recipe](), **changes),
+        root,
+        out,
+        resume=resume,
+        device=device.value,
+        threads=threads,
+        precision=precision.value if precision else None,
+        init=init,
+        limit_ids=limit_ids,
+    )
+    console.print(f"Best checkpoint: {best}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")],
+    dataset: Annotated[str, typer.Option(help="Format of the data: cuhk-pedes or synth.")] = "cuhk-pedes",
+    root: Annotated[Path, typer.Option(help="Folder with reid_raw.json and imgs/.")] = Path("data/test"),
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+) -> None:
+    """Measure a checkpoint on labelled images: any folder in the CUHK-PEDES format."""
+    from model.checkpoint import default_checkpoint
+    from model.evaluate import evaluate as run_evaluation
+    from model.evaluate import report
+
+    path = default_checkpoint() if str(checkpoint) == "default" else checkpoint
+    result = run_evaluation(path, dataset, root, split=split, device=device.value, json_out=as_json)
+    report(result, console)
+
+
+@app.command()
+def synth(
+    name: Annotated[str, typer.Argument(metavar="SET", help="tiny, demo, train, val or test.")],
+    out: Annotated[Path, typer.Option(help="Folder to write imgs/ and reid_raw.json to.")],
+    ids: Annotated[int | None, typer.Option(help="How many people, instead of the set's own number.", min=1)] = None,
+    height: Annotated[int | None, typer.Option(help="Image height in pixels.", min=64, max=1024)] = None,
+    width: Annotated[int | None, typer.Option(help="Image width in pixels.", min=32, max=512)] = None,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+) -> None:
+    """Render a set of synthetic pedestrians with captions."""
+    from dataclasses import replace
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from model.synth import SynthUnavailable
+
+    try:
+        from model.synth.generate import SETS, generate
+    except SynthUnavailable as error:
+        _fail(str(error))
+    if name not in SETS:
+        _fail(f"There is no set {name!r}; choose one of {', '.join(SETS)}.")
+    changes: dict[str, Any] = {"ids": ids, "height": height, "width": width}
+    spec = replace(SETS[name], **{k: v for k, v in changes.items() if v is not None})
+    with Progress("rendering", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=errors) as bar:
+        task = bar.add_task("people", total=spec.ids)
+        try:
+            manifest = generate(
+                spec, out, workers, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        except SynthUnavailable as error:
+            _fail(str(error))
+    console.print(f"Wrote {manifest}")
+
+
+@config_app.command("show")
+def config_show() -> None:
+    """Print the settings in force, as environment variables; secrets are hidden."""
+    from service.settings import ServiceSettings
+
+    for name, value in ServiceSettings().model_dump(mode="json").items():
+        console.print(f"PERSON_SEARCH_{name.upper()}={'' if value is None else value}", highlight=False, soft_wrap=True)
+
+
+@checkpoint_app.command("show")
+def checkpoint_show(
+    path: Annotated[str, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")] = "default",
+) -> None:
+    """Print what a checkpoint says of itself: network, data, preprocessing, measured quality."""
+    from model.checkpoint import default_checkpoint, describe
+
+    console.print_json(json.dumps(describe(default_checkpoint() if path == "default" else Path(path))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A thin HTTP client for the service: what the command line, the demo and the tests speak through.
+
+Everything goes over the API, also on one machine, so that no use escapes the rules the API keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import httpx
+
+Json = dict[str, Any]
+
+
+class ServiceError(Exception):
+    """The service refused, or did not answer. ``str()`` is the sentence for the user; ``problem`` the RFC 9457 body."""
+
+    def __init__(self, message: str, status: int | None = None, problem: Json | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = problem or {}
+
+
+class Client:
+    """One connection pool to one service. Close it, or use it as a context manager.
+
+    Every method returns the decoded JSON body and raises ServiceError otherwise.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send one request. Raises ServiceError when the service is unreachable or answers 4xx/5xx."""
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise ServiceError(
+                f"No answer from {self.url} ({type(error).__name__}). "
+                "Start the service with `person-search serve`, or give its address with --url."
+            ) from error
+        if response.is_error:
+            try:
+                problem = response.json()
+            except json.JSONDecodeError:
+                problem = {}
+            details = [f"{e['pointer']}: {e['detail']}" for e in problem.get("errors", []) if "pointer" in e]
+            sentence = problem.get("detail") or problem.get("title") or f"{self.url} answered {response.status_code}."
+            raise ServiceError(" ".join([sentence, *details]), response.status_code, problem)
+        return response
+
+    def version(self) -> Json:
+        return self._json("GET", "/version")
+
+    def ready(self) -> Json:
+        return self._json("GET", "/readyz")
+
+    def search(self, query: Json, image: Path | None = None) -> Json:
+        """Run one search. ``query`` is the request body of POST /searches; ``image`` an image file to search by."""
+        if image is None:
+            return self._json("POST", "/api/v1/searches", json=query)
+        files = {
+            "request": (None, json.dumps(query), "application/json"),
+            "image": (
+                image.name,
+                image.read_bytes(),
+                mimetypes.guess_type(image.name)[0] or "application/octet-stream",
+            ),
+        }
+        return self._json("POST", "/api/v1/searches", files=files)
+
+    def add_camera(self, camera: Json) -> Json:
+        return self._json("POST", "/api/v1/cameras", json=camera)
+
+    def ingest_zip(self, archive: BinaryIO, register_cameras: bool = False) -> Json:
+        """Stream one zip with metadata.jsonl. Returns the ingestion as accepted; follow it with ``follow``."""
+        chunks = iter(lambda: archive.read(1 << 20), b"")
+        return self._json(
+            "POST",
+            "/api/v1/ingestions",
+            params={"register_cameras": register_cameras},
+            content=chunks,
+            headers={"Content-Type": "application/zip"},
+            timeout=None,
+        )
+
+    def ingestion(self, ingestion_id: str) -> Json:
+        return self._json("GET", f"/api/v1/ingestions/{ingestion_id}")
+
+    def follow(self, ingestion_id: str, show: Callable[[Json], None], every: float = 0.25) -> Json:
+        """Poll an ingestion until every item has come to rest, showing each state. Returns the last one."""
+        while True:
+            state = self.ingestion(ingestion_id)
+            show(state)
+            if state["done"]:
+                return state
+            time.sleep(every)
+
+    def items(self, ingestion_id: str, state: str | None = None) -> Iterator[Json]:
+        """Every ledger row of an ingestion, page by page."""
+        after: int | None = None
+        while True:
+            query = {k: v for k, v in {"state": state, "after": after}.items() if v is not None}
+            page = self._json("GET", f"/api/v1/ingestions/{ingestion_id}/items", params=query)
+            yield from page["items"]
+            after = page.get("next_after")
+            if after is None:
+                return
+
+    def content(self, image_id: str, variant: str = "full") -> bytes:
+        return self.request("GET", f"/api/v1/images/{image_id}/content", params={"variant": variant}).content
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Json:
+        body: Json = self.request(method, path, **arguments).json()
+        return body
