@@ -37,6 +37,9 @@ VIEW_YAW = {
 """How far the person is turned from the camera in each view, in units of pi; in "left" their left side shows."""
 
 MANIFEST = "reid_raw.json"
+GALLERY_MANIFEST = "metadata.jsonl"  # what the intake of a gallery reads
+SITE = ("north-gate", "ticket-hall", "stairs", "platform-1", "platform-2", "passage", "car-park", "south-gate")
+"""Names of a gallery's cameras, in the order in which people walk past them."""
 EPOCH = datetime(2024, 5, 6, 6, 0, tzinfo=UTC)  # a Monday morning; every set starts here
 PASSERS_BY = 12  # a small cast fills the background, so that it need not be built anew for every image
 LEAVES_SHARE, OCCLUDED_SHARE = 0.4, 0.15
@@ -268,8 +271,9 @@ def generate(spec: SetSpec, out: Path, workers: int = 2, progress: Callable[[int
     """Renders a set into ``out`` and returns the path of its manifest.
 
     Writes ``imgs/<camera>/<pid>_<k>.jpg``, a shard per identity under ``shards/`` and ``reid_raw.json``. Sets may share
-    a folder: train and val in one are what training reads. What is already there is kept; what is missing is rendered
-    again, byte for byte the same. ``progress`` is called with identities done and identities in all.
+    a folder: train and val in one are what training reads. A gallery also gets the ``metadata.jsonl`` that intake
+    reads. What is already there is kept; what is missing is rendered again, byte for byte the same. ``progress`` is
+    called with identities done and identities in all.
 
     Raises:
         SynthUnavailable: moderngl, EGL or the body data is missing.
@@ -301,7 +305,22 @@ def generate(spec: SetSpec, out: Path, workers: int = 2, progress: Callable[[int
     own = [_shard(out, spec, i) for i in range(spec.ids)]
     rows = [row for shard in sorted([*own, *_other_sets(out, spec)]) for row in json.loads(shard.read_text())["rows"]]
     _write(manifest, json.dumps(rows, indent=1).encode())
+    if spec.gallery_style:
+        lines = [json.dumps(gallery_item(spec, row)) for row in rows if row["camera"] in spec.cameras]
+        _write(out / GALLERY_MANIFEST, ("\n".join(lines) + "\n").encode())
     return manifest
+
+
+def gallery_item(spec: SetSpec, row: dict[str, Any]) -> dict[str, Any]:
+    """The line of metadata.jsonl for a manifest row: what a site knows of an image before anybody looks at it."""
+    hour = datetime.fromisoformat(row["captured_at"]).hour
+    return {
+        "external_id": Path(row["file_path"]).stem,
+        "file": f"imgs/{row['file_path']}",
+        "camera_id": SITE[spec.cameras.index(row["camera"]) % len(SITE)],
+        "captured_at": row["captured_at"],
+        "tags": ["morning" if hour < 12 else "afternoon" if hour < 18 else "evening"],
+    }
 
 
 def _other_sets(out: Path, spec: SetSpec) -> list[Path]:

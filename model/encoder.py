@@ -1,0 +1,116 @@
+"""Images and texts in, unit vectors out: a checkpoint as the gallery and the service see it.
+
+Always float32 on a CPU, where half precision is slow or broken on many machines; bfloat16 autocast on CUDA. Queueing,
+decoding and storing belong to the indexer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from model.checkpoint import load
+from model.interface import TextNet
+from model.preprocess import Preprocessing, to_tensor
+from model.text import TextInput, TextSpec, load_text
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Encoder:
+    """Embeds with one checkpoint; may be called by several threads at once.
+
+    A row depends on its own image or text alone, whatever else is in the call. ``info`` is the checkpoint's JSON.
+    Raises CheckpointError for an unusable file, ValueError for ``cuda`` without CUDA.
+    """
+
+    def __init__(self, checkpoint_path: Path | str, device: Device = "auto", batch_size: int = 32) -> None:
+        self.device = pick_device(device)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+        self.batch_size = batch_size
+        checkpoint = load(checkpoint_path)
+        self.checkpoint_id = checkpoint.id
+        self.info: dict[str, Any] = checkpoint.info
+        self.dim = checkpoint.net.embedding_dim
+        self.preprocessing = Preprocessing.from_dict(checkpoint.info["preprocessing"])
+        self._net = checkpoint.net
+        assert isinstance(self._net, nn.Module)
+        self._net.to(self.device)
+        self._text: TextInput | None = None
+        if isinstance(self._net, TextNet) and checkpoint.info["text"] is not None:
+            self._text = load_text(TextSpec(**checkpoint.info["text"]), self.device)
+        self._vocabulary = frozenset(checkpoint.info.get("vocabulary") or ())
+
+    @property
+    def has_text(self) -> bool:
+        """False for a net without a text branch: it can only compare images."""
+        return self._text is not None
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """(N, D) unit rows, one for each picture; the pictures are upright, of any size and mode."""
+
+        def embed(chunk: Sequence[Image.Image]) -> Tensor:
+            batch = torch.stack([to_tensor(image, self.preprocessing) for image in chunk])  # (B, 3, H, W)
+            batch = batch.to(self.device, memory_format=torch.channels_last)
+            return self._net.encode_image(batch)
+
+        return self._rows(embed, images)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, D) unit rows, one for each text. Raises ValueError for a net without a text branch."""
+        text, net = self._text_input(), self._net
+        assert isinstance(net, TextNet)
+
+        def embed(chunk: Sequence[str]) -> Tensor:
+            return net.encode_text(text(chunk))
+
+        return self._rows(embed, texts)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of ``text`` that no training caption held, each once, in order of appearance."""
+        if not self._vocabulary:
+            return []
+        words = self._text_input().words(text)
+        return [word for word in dict.fromkeys(words) if word not in self._vocabulary]
+
+    def is_truncated(self, text: str) -> bool:
+        """Whether the end of ``text`` is ignored because it is longer than the net reads."""
+        return self._text_input().is_truncated(text)
+
+    def _text_input(self) -> TextInput:
+        if self._text is None:
+            raise ValueError("This checkpoint has no text branch; search with an image, or use another checkpoint.")
+        return self._text
+
+    def _rows(self, embed: Callable[[Sequence[Any]], Tensor], items: Sequence[Any]) -> NDArray[np.float32]:
+        out = np.empty((len(items), self.dim), np.float32)
+        autocast = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+        with torch.inference_mode(), autocast:
+            for start, chunk in _chunks(items, self.batch_size):
+                # Rounded rows are not quite unit after autocast; the index relies on unit length.
+                out[start : start + len(chunk)] = F.normalize(embed(chunk).float()).cpu().numpy()
+        return out
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device for "auto", "cpu" or "cuda"; ValueError where it cannot be had."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f'device is "auto", "cpu" or "cuda", not {device!r}.')
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError('device is "cuda", but this machine has no CUDA device torch can use. Use "auto" or "cpu".')
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
+    for start in range(0, len(items), size):
+        yield start, items[start : start + size]

@@ -1,0 +1,212 @@
+"""How well a checkpoint finds people: retrieval protocols over embeddings, with chance, simple baselines and ceiling.
+
+The protocols are plain functions of embeddings, so that training validates with exactly what is reported later.
+Training and model selection happen elsewhere: a test split is only ever read here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from model.baselines import chance, color_histogram, color_similarity
+from model.checkpoint import write_atomically
+from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes
+from model.encoder import Encoder
+from model.metrics import QueryOutcomes, query_outcomes, rank1_interval, summarize
+
+Array = NDArray[Any]
+_CHUNK = 256  # images decoded and held at a time
+
+# Readers by name; "synth" is for the rendered sets of model.synth, and for labelled images of one's own.
+DATASETS: dict[str, Callable[[Path | str, str], list[Sample]]] = {
+    "cuhk-pedes": read_cuhk_pedes,
+    "synth": read_cuhk_pedes,
+}
+
+
+def evaluate(
+    checkpoint: Path | str,
+    dataset: str,
+    root: Path | str,
+    split: str = "test",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    json_out: Path | str | None = None,
+) -> dict[str, Any]:
+    """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
+
+    Returns the protocols "text_to_image", "image_to_image" and "cross_view" with rank1/5/10, mean_ap, mean_inp, the
+    95 % interval of Rank-1 over identities, and the number of valid and skipped queries; beside them "chance",
+    "color_histogram" and "oracle". What the net or the dataset does not allow is None. ``json_out`` gets the same.
+
+    Raises:
+        ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"There is no dataset {dataset!r}; choose one of {', '.join(DATASETS)}.")
+    samples = DATASETS[dataset](root, split)
+    encoder = Encoder(checkpoint, device)
+    captions = [caption for sample in samples for caption in sample.captions]
+    images, histograms = _embed_gallery(encoder, samples)
+    texts = encoder.embed_texts(captions) if encoder.has_text else None
+    result = {
+        "checkpoint": encoder.checkpoint_id,
+        "net": encoder.info["net"],
+        "dataset": dataset,
+        "split": split,
+        "data": fingerprint(samples),
+        "text_to_image": None if texts is None else text_to_image(texts, images, samples),
+        "cross_view": None if texts is None else cross_view(texts, images, samples),
+        "image_to_image": image_to_image(images, samples) if any(s.camera is not None for s in samples) else None,
+        "chance": chance([s.pid for s in samples], [s.pid for s in samples for _ in s.captions]),
+        "color_histogram": text_to_image_of(color_similarity(captions, histograms), samples),
+        "oracle": oracle(samples),
+    }
+    if json_out is not None:
+        write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def report(result: dict[str, Any], console: Console | None = None) -> None:
+    """Print the result of `evaluate` as a table."""
+    data = result["data"]
+    table = Table(
+        title=f"{result['net']} {result['checkpoint']} on {result['dataset']} {result['split']}: "
+        f"{data['identities']} people, {data['images']} images, {data['captions']} captions"
+    )
+    table.add_column("protocol")
+    for name in ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "95 % of Rank-1", "queries", "skipped"):
+        table.add_column(name, justify="right")
+    for key, title in _TITLES.items():
+        row = result[key]
+        if row is None:
+            continue
+        values = [f"{row[name]:.2f}" for name in ("rank1", "rank5", "rank10", "mean_ap", "mean_inp")]
+        if "rank1_low" in row:
+            values += [f"{row['rank1_low']:.1f} to {row['rank1_high']:.1f}", str(row["queries"]), str(row["skipped"])]
+        table.add_row(title, *values)
+    (console or Console()).print(table)
+
+
+_TITLES = {
+    "text_to_image": "text to image",
+    "cross_view": "text to image, other cameras and views",
+    "image_to_image": "image to image, other cameras",
+    "chance": "chance",
+    "color_histogram": "colour histogram",
+    "oracle": "oracle ceiling",
+}
+
+
+# --- protocols --------------------------------------------------------------------------------------------------
+
+
+def text_to_image(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The standard protocol: every caption is a query, every image is in the gallery once, its own image included.
+
+    texts: (Q, D) unit rows, the captions of all samples in order. images: (G, D) unit rows, one for each sample.
+    """
+    queries, gallery = _pids(samples)
+    return _result(query_outcomes(lambda rows: texts[rows] @ images.T, queries, gallery), queries)
+
+
+def text_to_image_of(similarity: Array, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The standard protocol for a similarity (Q, G) that is at hand."""
+    queries, gallery = _pids(samples)
+    return _result(query_outcomes(lambda rows: similarity[rows], queries, gallery), queries)
+
+
+def cross_view(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any] | None:
+    """As `text_to_image`, but a caption's gallery holds no image from its own camera and none from its own view.
+
+    After the spirit of CrossRe-ID. None unless every sample names its camera and view.
+    """
+    if any(sample.camera is None or sample.view is None for sample in samples):
+        return None
+    queries, gallery = _pids(samples)
+    origin = np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])  # (Q,) sample written for
+    cameras, views = _codes([s.camera for s in samples]), _codes([s.view for s in samples])
+
+    def drop(rows: slice) -> Array:
+        own = origin[rows]
+        shared: Array = (cameras[own, None] == cameras) | (views[own, None] == views)
+        return shared
+
+    return _result(query_outcomes(lambda rows: texts[rows] @ images.T, queries, gallery, drop=drop), queries)
+
+
+def image_to_image(images: Array, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Every image searches all others; with cameras known, its own person is only sought in other cameras."""
+    pids = np.array([sample.pid for sample in samples])
+    cameras = _codes([sample.camera for sample in samples])
+    everyone = np.arange(len(samples))
+
+    def drop(rows: slice) -> Array:
+        own: Array = everyone[rows, None] == everyone
+        here: Array = (cameras[rows, None] == cameras) & (cameras[rows, None] >= 0)
+        hidden: Array = own | (here & (pids[rows, None] == pids))
+        return hidden
+
+    return _result(query_outcomes(lambda rows: images[rows] @ images.T, pids, pids, drop=drop), pids)
+
+
+def oracle(samples: Sequence[Sample]) -> dict[str, float] | None:
+    """What a perfect reader of each caption's facts could reach; None where the dataset does not list them."""
+    if any(s.facts is None or s.attributes is None or s.visible is None for s in samples):
+        return None
+    from model.synth.attributes import Attributes  # rendered sets only; nothing else needs the optional package
+    from model.synth.oracle import oracle_ceiling
+
+    facts = [fact for sample in samples for fact in sample.facts or ()]
+    attributes = [Attributes(**(sample.attributes or {})) for sample in samples]
+    queries, gallery = _pids(samples)
+    return oracle_ceiling(facts, queries, attributes, [sample.visible or () for sample in samples], gallery)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
+def _embed_gallery(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Array, Array]:
+    """Embeddings (G, D) and colour histograms of all images, decoded a chunk at a time."""
+    embeddings, histograms = [], []
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, len(samples), _CHUNK):
+            images = list(pool.map(open_image, [sample.path for sample in samples[start : start + _CHUNK]]))
+            embeddings.append(encoder.embed_images(images))
+            histograms += [color_histogram(image) for image in images]
+    return np.concatenate(embeddings), np.stack(histograms)
+
+
+def _pids(samples: Sequence[Sample]) -> tuple[Array, Array]:
+    """(Q,) the person of every caption, (G,) the person of every image."""
+    gallery = np.array([sample.pid for sample in samples])
+    return np.repeat(gallery, [len(sample.captions) for sample in samples]), gallery
+
+
+def _result(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
+    """Flat numbers in percent, as tables and JSON show them."""
+    metrics = summarize(outcomes)
+    low, high = rank1_interval(outcomes, query_pids)
+    return {
+        **{f"rank{k}": value for k, value in metrics.rank.items()},
+        "mean_ap": metrics.mean_ap,
+        "mean_inp": metrics.mean_inp,
+        "rank1_low": low,
+        "rank1_high": high,
+        "queries": metrics.queries,
+        "skipped": metrics.skipped,
+    }
+
+
+def _codes(values: Sequence[str | None]) -> Array:
+    """(N,) one number for each distinct value, -1 for an unknown one, which equals nothing."""
+    numbers = {value: n for n, value in enumerate(dict.fromkeys(values)) if value is not None}
+    return np.array([-1 if value is None else numbers[value] for value in values])

@@ -1,0 +1,236 @@
+"""One function per training setting: a frozen value that decides all of a run but the data and the machine.
+
+A variant is `replace(base(), ...)` in a function, or `override` with dotted names from the command line. Sources:
+AXM-Net (AAAI 2022) where a value is printed, Dual-Path and TIPCB for the schedule of stage 2, which is not.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from model.batching import Augmentation
+from model.nets.axm_net import AXMNetConfig
+from model.preprocess import Preprocessing
+from model.text import MINILM_SHA256, TextSpec
+
+Schedule = Literal["constant", "step", "one_cycle"]
+Sampler = Literal["images", "pairs", "identities"]
+
+MINILM = TextSpec("minilm", sha256=MINILM_SHA256)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage; ``number`` tells the net what to freeze and which losses to give.
+
+    sampler: "images" draws every image once an epoch with one of its captions, "pairs" every image-caption pair,
+    "identities" P x K (then ``batch`` is p * k). milestones: epochs after which "step" multiplies the rate by gamma.
+    warmup: epochs of linear warm-up; "one_cycle" spends this share of the stage's steps rising instead.
+    """
+
+    number: int
+    epochs: int
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    schedule: Schedule = "step"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warmup: float = 0.0
+    batch: int = 64
+    sampler: Sampler = "images"
+    p: int = 16
+    k: int = 4
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2 or self.lr <= 0:
+            raise ValueError(f"Stage {self.number} needs at least one epoch, a batch of two and a positive lr.")
+        if self.sampler == "identities" and self.batch != self.p * self.k:
+            raise ValueError(f"Stage {self.number}: with identities drawn, batch must be p * k = {self.p * self.k}.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run. ``net_config`` lacks the number of identities and attributes: the data decides them.
+
+    vision_weights: an OSNet file the vision tower starts from. average: decay of the running mean of the weights that
+    is validated and kept, 0 for none. validate_every: epochs between validations; the last epoch of a stage always
+    is. cache_images: keep all training images in memory at network size.
+    """
+
+    name: str
+    net: str
+    net_config: AXMNetConfig
+    preprocessing: Preprocessing
+    text: TextSpec
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    vision_weights: str | None = None
+    average: float = 0.0
+    clip_norm: float = 5.0
+    validate_every: int = 1
+    cache_images: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError(f"Recipe {self.name} has no stages.")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is a decay in [0, 1), not {self.average}.")
+
+
+def axm_net_paper() -> Recipe:
+    """AXM-Net as published: 384x128, BERT, ImageNet OSNet weights from a file, identity loss first, then all losses."""
+    stage1 = Stage(1, epochs=60, milestones=(30, 50), sampler="pairs")
+    stage2 = Stage(2, epochs=70, milestones=(40, 60), warmup=5, sampler="identities")
+    return Recipe(
+        name="axm_net_paper",
+        net="axm_net",
+        net_config=AXMNetConfig(),
+        preprocessing=Preprocessing(384, 128),
+        text=TextSpec("bert", "bert-base-uncased"),
+        stages=(stage1, stage2),
+        vision_weights="osnet_x1_0_imagenet.pth",
+        cache_images=False,
+    )
+
+
+def axm_net_scratch() -> Recipe:
+    """As published, but stage 0 stands in for ImageNet weights. Its numbers do not compare to the paper's."""
+    paper = axm_net_paper()
+    stage0 = Stage(0, epochs=30, optimizer="adamw", lr=1e-3, schedule="one_cycle", warmup=0.15)
+    return replace(paper, name="axm_net_scratch", text=MINILM, stages=(stage0, *paper.stages), vision_weights=None)
+
+
+def axm_net_synth_cpu() -> Recipe:
+    """The shipped checkpoint: rendered people at 192x64 on a CPU, attributes and InfoNCE as a dense signal.
+
+    Identity loss from scratch does not get going on a few images per person; attribute losses shared by both
+    modalities do.
+    """
+    augmentation = Augmentation(flip=0.5, translate=0.06, erase=0.3, erase_area=(0.02, 0.25), brightness=0.25)
+    stage0 = Stage(
+        0,
+        epochs=20,
+        optimizer="adamw",
+        lr=1e-3,
+        schedule="one_cycle",
+        warmup=0.15,
+        augmentation=augmentation,
+    )
+    return Recipe(
+        name="axm_net_synth_cpu",
+        net="axm_net",
+        net_config=AXMNetConfig(),
+        preprocessing=Preprocessing(192, 64),
+        text=MINILM,
+        stages=(stage0,),
+        average=0.998,
+    )
+
+
+def axm_net_tiny() -> Recipe:
+    """A narrow net on small images with its own word table: seconds to train, for tests and first steps."""
+    plain = Augmentation(erase=0.0, shift_text=False)  # in so few steps augmentation only gets in the way
+    return Recipe(
+        name="axm_net_tiny",
+        net="axm_net",
+        net_config=AXMNetConfig(widths=(8, 16, 24, 32), feature_dim=64, parts=2, text_input="learned", text_dim=16),
+        preprocessing=Preprocessing(64, 32),
+        text=TextSpec("learned", length=32, dim=16),
+        stages=(
+            Stage(0, 15, "adamw", 1e-2, schedule="one_cycle", warmup=0.15, batch=16, augmentation=plain),
+            Stage(
+                2, 1, "adamw", 1e-4, schedule="constant", sampler="identities", batch=8, p=4, k=2, augmentation=plain
+            ),
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "axm_net_paper": axm_net_paper,
+    "axm_net_scratch": axm_net_scratch,
+    "axm_net_synth_cpu": axm_net_synth_cpu,
+    "axm_net_tiny": axm_net_tiny,
+}
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain JSON values."""
+    return asdict(recipe)
+
+
+def override(recipe: Recipe, **values: Any) -> Recipe:
+    """A copy with settings replaced by dotted names: ``override(recipe, **{"stages.0.epochs": 3, "seed": 1})``.
+
+    Values may be text, as a command line gives them; they are read by the type of the setting. ValueError for a name
+    that does not exist and for a value of another type.
+    """
+    for name, value in values.items():
+        recipe = _replaced(recipe, name.split("."), value, name)
+    return recipe
+
+
+def _replaced(node: Any, path: list[str], value: Any, name: str) -> Any:
+    key, rest = path[0], path[1:]
+    if isinstance(node, tuple):
+        if not key.isdigit() or int(key) >= len(node):
+            raise ValueError(f"{name}: {key} is not one of the positions 0 to {len(node) - 1}.")
+        position = int(key)
+        return (*node[:position], _replaced(node[position], rest, value, name), *node[position + 1 :])
+    known = [f.name for f in fields(node)] if is_dataclass(node) else []
+    if key not in known:
+        has = f"it has {', '.join(known)}" if known else "it has no settings of its own"
+        raise ValueError(f"There is no setting {name}: {type(node).__name__} does not know {key!r}; {has}.")
+    if rest:
+        return replace(node, **{key: _replaced(getattr(node, key), rest, value, name)})
+    return replace(node, **{key: _parsed(value, typing.get_type_hints(type(node))[key], name)})
+
+
+def _parsed(value: Any, kind: Any, name: str) -> Any:
+    """``value`` as the annotated type, converting text; ValueError where it is something else."""
+    options = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise ValueError(f"{name} is one of {', '.join(map(str, options))}, not {value!r}.")
+    if origin in (typing.Union, types.UnionType):
+        for option in sorted(options, key=lambda one: one is not type(None)):  # so that "none" is None, not a text
+            try:
+                return _parsed(value, option, name)
+            except ValueError:
+                continue
+    elif kind is type(None):
+        if value is None or value in ("none", "null", ""):
+            return None
+    elif kind is bool:
+        if isinstance(value, bool) or value in ("true", "false"):
+            return value is True or value == "true"
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lstrip("-").isdecimal():
+            return int(value)
+    elif kind is float:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            with suppress(ValueError):
+                return float(value)
+    elif kind is str:
+        if isinstance(value, str):
+            return value
+    elif origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if isinstance(items, list | tuple):
+            inner = [options[0]] * len(items) if options[-1] is Ellipsis else options
+            if len(inner) == len(items):
+                return tuple(_parsed(item, one, name) for item, one in zip(items, inner, strict=True))
+    elif is_dataclass(kind) and isinstance(value, typing.cast(type, kind)):
+        return value
+    raise ValueError(f"{name} cannot be {value!r}; it is of type {getattr(kind, '__name__', kind)}.")

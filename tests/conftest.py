@@ -1,0 +1,14 @@
+"""What every test shares: one torch thread, so that tests run beside each other without fighting for the cores."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Only where a test file has imported torch already: tests without it stay free of its start-up time."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
