@@ -25,7 +25,7 @@ from rich.console import Console
 from service.client import Client, ServiceError
 
 GALLERY = Path(__file__).parent / "demo_gallery"
-EXAMPLE = "a woman in a red jacket with a black backpack"
+EXAMPLE = "a woman in a blue dress with a red handbag"
 START_DEADLINE = 120.0  # seconds; a cold start on two cores takes about ten
 
 

@@ -73,7 +73,7 @@ class SetSpec:
 
 
 SETS: dict[str, SetSpec] = {
-    "train": SetSpec("train", 6000, 8, 3, tuple(range(24)), seed=1001, short=0.25, typos=0.1),
+    "train": SetSpec("train", 6000, 8, 2, tuple(range(24)), seed=1001, short=0.25, typos=0.1),
     "val": SetSpec("val", 500, 4, 2, tuple(range(24, 30)), seed=1002, first_pid=6000),
     "test": SetSpec("test", 1000, 4, 2, tuple(range(30, 36)), seed=1003, first_pid=6500),
     "tiny": SetSpec("tiny", 24, 4, 2, tuple(range(36, 40)), seed=1004, first_pid=7500),
