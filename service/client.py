@@ -60,9 +60,9 @@ class Client:
                 problem = response.json()
             except json.JSONDecodeError:
                 problem = {}
-            details = [f"{e['pointer']}: {e['detail']}" for e in problem.get("errors", []) if "pointer" in e]
             sentence = problem.get("detail") or problem.get("title") or f"{self.url} answered {response.status_code}."
-            raise ServiceError(" ".join([sentence, *details]), response.status_code, problem)
+            more = [error["detail"] for error in problem.get("errors", [])[1:]]  # the first one is the sentence
+            raise ServiceError(" ".join([sentence, *more]), response.status_code, problem)
         return response
 
     def version(self) -> Json:

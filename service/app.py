@@ -1,0 +1,124 @@
+"""`create_app`: the service put together. It opens what a request needs, in order, and closes it in reverse.
+
+There is no authentication yet: settings refuse any address but loopback unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
+
+from indexer import gallery
+from indexer.database import Database, open_database, transaction
+from indexer.images import ImageStore
+from indexer.intake import recover_interrupted
+from indexer.replica import Replica
+from indexer.settings import refuse_unknown_variables
+from service.context import Context, QueryEncoder
+from service.edge import Edge
+from service.errors import Refusal, install_error_handlers
+from service.intake_queue import IntakeQueue
+from service.logs import configure_logs
+from service.openapi import describe
+from service.operations import embed_canaries
+from service.routes import cameras, images, ingestions, operations, searches
+from service.settings import ServiceSettings
+
+PAGE = Path(__file__).parent / "page"
+
+
+def create_app(
+    settings: ServiceSettings, *, encoder: QueryEncoder | None = None, database: Database | None = None
+) -> FastAPI:
+    """The ASGI application. Nothing is opened before it starts.
+
+    `encoder` and `database` replace the checkpoint and the database of the settings; who passes them closes them.
+    """
+    configure_logs(settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        stack = ExitStack()
+        try:
+            app.state.context = await run_in_threadpool(open_context, stack, settings, encoder, database)
+            yield
+        finally:
+            await run_in_threadpool(stack.close)
+
+    app = FastAPI(
+        title="person-search",
+        version="1",
+        lifespan=lifespan,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # the usual documentation pages load scripts from other sites
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    routers = [routes.router for routes in (searches, images, ingestions, cameras, operations)]
+    for router in routers:
+        app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
+    app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    install_error_handlers(app, routers)
+    app.add_middleware(Edge, allowed_hosts=settings.answers_for)
+    describe(app, routers)
+    return app
+
+
+def open_context(
+    stack: ExitStack, settings: ServiceSettings, encoder: QueryEncoder | None, database: Database | None
+) -> Context:
+    """Open the parts of the service, each of them closed by `stack`."""
+    refuse_unknown_variables(ServiceSettings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if database is None:
+        database = stack.enter_context(open_database(settings))
+    path = "" if encoder is not None else str(checkpoint_path(settings))
+    encoder = encoder or load_encoder(settings)
+    with transaction(database.engine) as session:
+        net = str(encoder.info.get("net"))
+        gallery.ensure_checkpoint(session, encoder.checkpoint_id, net, encoder.dim, encoder.info, path)
+        recover_interrupted(session)
+    replica = Replica(database, encoder, settings.index)
+    replica.load()
+    replica.start_following(settings.poll_seconds)
+    stack.callback(replica.stop)
+    store = ImageStore(settings.data_dir / "images")
+    store.remove_leftovers()
+    intake = IntakeQueue(database, store, settings)
+    intake.start()
+    stack.callback(intake.stop)
+    return Context(settings, database, store, replica, intake, embed_canaries(encoder))
+
+
+def checkpoint_path(settings: ServiceSettings) -> Path:
+    # Imported here, because torch takes seconds that whoever only wants the documentation need not wait for.
+    from model.checkpoint import default_checkpoint
+
+    return settings.checkpoint or default_checkpoint()
+
+
+def load_encoder(settings: ServiceSettings) -> QueryEncoder:
+    """The encoder of the checkpoint in the settings, or of the shipped one. Raises CheckpointError."""
+    from model.encoder import Encoder
+
+    return Encoder(checkpoint_path(settings), settings.device, settings.batch_size)
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """A mistyped query parameter must fail, not be ignored."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            accepted = f"accepted are {', '.join(sorted(known))}" if known else "this call has none"
+            raise Refusal("invalid_request", f"There is no parameter {name!r} here; {accepted}.", name)
+
+
+def index() -> Response:
+    return FileResponse(PAGE / "index.html")

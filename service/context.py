@@ -1,0 +1,55 @@
+"""What a handler works with: the parts that `create_app` opens at the start and closes at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from fastapi import Depends, Request
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.database import Database
+from indexer.images import ImageStore
+from indexer.replica import Replica
+from service.intake_queue import IntakeQueue
+from service.settings import ServiceSettings
+
+Vectors = NDArray[np.float32]
+
+
+class QueryEncoder(Protocol):
+    """What the service asks of an encoder; `model.encoder.Encoder` is one. Every row is a unit vector."""
+
+    checkpoint_id: str
+    dim: int
+    info: dict[str, Any]
+
+    @property
+    def has_text(self) -> bool: ...
+    def embed_images(self, images: Sequence[Image.Image]) -> Vectors: ...  # (N, D)
+    def embed_texts(self, texts: Sequence[str]) -> Vectors: ...  # (N, D)
+    def unknown_words(self, text: str) -> list[str]: ...
+    def is_truncated(self, text: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """The running service. `canaries` are the vectors of the readiness check, made once at the start."""
+
+    settings: ServiceSettings
+    database: Database
+    store: ImageStore
+    replica: Replica[QueryEncoder]
+    intake: IntakeQueue
+    canaries: dict[str, Vectors]
+
+
+def current(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+CurrentContext = Annotated[Context, Depends(current)]

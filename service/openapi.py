@@ -1,0 +1,80 @@
+"""The OpenAPI document: `python -m service.openapi > docs/openapi.json`, guarded by a test.
+
+FastAPI writes most of it. Added here are the schemas of bodies that are read by hand, and the header every answer has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.schemas import CameraRequest, ImageMetadata, Problem, SearchRequest
+
+DESCRIPTION = """\
+Find a person in camera images from a description, a photo, or both.
+
+Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone and answered in UTC. Errors are
+`application/problem+json` (RFC 9457). Every answer carries `X-Request-Id`, which the log names too."""
+
+BY_HAND: list[type[BaseModel]] = [SearchRequest, ImageMetadata, CameraRequest, Problem]
+REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}
+
+
+def describe(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Make the application serve the complete document of these routers."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            written = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+            app.openapi_schema = complete(written, routers)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def complete(document: dict[str, Any], routers: Sequence[APIRouter]) -> dict[str, Any]:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _, by_hand = models_json_schema(
+        [(model, "validation") for model in BY_HAND], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update(by_hand["$defs"])
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                response["headers"] = {**REQUEST_ID, **response.get("headers", {})}
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                for method in route.methods or ():
+                    restore_examples(document["paths"][route.path][method.lower()]["responses"], route.responses)
+    document["components"]["schemas"] = dict(sorted(schemas.items()))
+    return document
+
+
+def restore_examples(written: dict[str, Any], declared: Mapping[int | str, dict[str, Any]]) -> None:
+    """Examples as they were declared: FastAPI leaves out what is null in them."""
+    for status, response in declared.items():
+        for media_type, content in response.get("content", {}).items():
+            for key in {"example", "examples"} & content.keys():
+                written[str(status)]["content"][media_type][key] = content[key]
+
+
+def openapi_document() -> dict[str, Any]:
+    """The document of the service as it is in this source tree."""
+    from service.app import create_app
+    from service.settings import ServiceSettings
+
+    return create_app(ServiceSettings()).openapi()
+
+
+if __name__ == "__main__":
+    print(json.dumps(openapi_document(), indent=2, ensure_ascii=False))

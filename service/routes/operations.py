@@ -1,0 +1,75 @@
+"""For whoever runs the service: is it alive, is it ready, what is it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter, Response
+
+from service.context import CurrentContext
+from service.errors import RETRY_AFTER_SECONDS, documented
+from service.operations import readiness
+from service.schemas import Liveness, Readiness, Version
+
+router = APIRouter(tags=["operations"])
+
+READY = {
+    "ready": True,
+    "checks": [
+        {"name": "schema", "ok": True, "detail": "The database answers and its schema is current."},
+        {"name": "index", "ok": True, "detail": "The index has all 300 vectors."},
+    ],
+}
+NOT_READY = {
+    "ready": False,
+    "checks": [{"name": "index", "ok": False, "detail": "The index has 280 vectors, the database 300."}],
+}
+
+
+def own_version() -> str:
+    try:
+        return version("person-search")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+unknown"
+
+
+@router.get("/livez", responses=documented())
+async def livez() -> Liveness:
+    """The process turns. Says nothing about the database."""
+    return Liveness()
+
+
+@router.get(
+    "/readyz",
+    responses={
+        200: {"content": {"application/json": {"example": READY}}},
+        503: {
+            "model": Readiness,
+            "description": "At least one check fails",
+            "headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "string"}}},
+            "content": {"application/json": {"example": NOT_READY}},
+        },
+        **documented(),
+    },
+)
+def readyz(context: CurrentContext, response: Response) -> Readiness:
+    """Whether searches are answered, and answered fully; each check by name."""
+    found = readiness(context)
+    if not found.ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS["not_ready"])
+    return found
+
+
+@router.get("/version", responses=documented())
+def get_version(context: CurrentContext) -> Version:
+    """Which program and which checkpoint answer here."""
+    live = context.replica.state
+    return Version(
+        name="person-search",
+        version=own_version(),
+        api="v1",
+        checkpoint_id=live.checkpoint_id,
+        net=live.encoder.info.get("net"),
+        has_text=live.encoder.has_text,
+    )

@@ -1,0 +1,143 @@
+"""The OpenAPI document: committed, complete, and kept by the service against generated requests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from pydantic import BaseModel
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from service.errors import KINDS
+from service.openapi import openapi_document
+from service.schemas import (
+    CameraRequest,
+    ImageResponse,
+    IngestionItems,
+    IngestionResponse,
+    Problem,
+    SearchRequest,
+    SearchResponse,
+)
+from tests.service.conftest import Service, picture, running_service, zipped
+
+COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def test_the_committed_document_is_current() -> None:
+    committed = json.loads(COMMITTED.read_text("utf-8"))
+    assert committed == openapi_document(), "python -m service.openapi > docs/openapi.json, and say so in the changelog"
+
+
+def test_every_call_documents_its_errors_with_examples() -> None:
+    seen = set()
+    for path, operations in openapi_document()["paths"].items():
+        for method, operation in operations.items():
+            assert operation.get("description"), f"{method} {path} says nothing"
+            for status, response in operation["responses"].items():
+                assert "X-Request-Id" in response["headers"]
+                examples = response.get("content", {}).get("application/problem+json", {}).get("examples", {})
+                for code, example in examples.items():
+                    seen.add(code)
+                    body = Problem.model_validate(example["value"])
+                    assert (body.code, str(body.status)) == (code, status)
+    of_no_call = {"no_such_route", "method_not_allowed", "invalid_filter"}  # the schema refuses a wrong filter before
+    assert seen == set(KINDS) - of_no_call
+
+
+def test_the_documentation_names_every_error() -> None:
+    text = (COMMITTED.parent / "api.md").read_text("utf-8")
+    assert [code for code in KINDS if f"`{code}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "model"),
+    [
+        ("post", "/api/v1/searches", SearchResponse),
+        ("get", "/api/v1/searches/{search_id}", SearchResponse),
+        ("post", "/api/v1/images", ImageResponse),
+        ("get", "/api/v1/images/{image_id}", ImageResponse),
+        ("post", "/api/v1/ingestions", IngestionResponse),
+        ("get", "/api/v1/ingestions/{ingestion_id}/items", IngestionItems),
+    ],
+)
+def test_examples_of_answers_are_answers(method: str, path: str, model: type[BaseModel]) -> None:
+    responses = openapi_document()["paths"][path][method]["responses"]
+    examples = [
+        response["content"]["application/json"]["example"] for status, response in responses.items() if status < "300"
+    ]
+    assert examples
+    for example in examples:
+        assert set(example) == set(model.model_validate(example).model_dump())
+
+
+@pytest.mark.parametrize(("path", "model"), [("/api/v1/searches", SearchRequest), ("/api/v1/cameras", CameraRequest)])
+def test_examples_of_requests_are_requests(path: str, model: type[BaseModel]) -> None:
+    examples = openapi_document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    for example in examples.values():
+        model.model_validate_json(json.dumps(example["value"]))
+
+
+# --------------------------------------------------------------------------------------------------- generated requests
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("fuzzed"), max_ingestion_bytes=2**16) as running:
+        running.camera("north")
+        for seed in range(5):
+            running.added(picture(seed), camera_id="north")
+        running.embed()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def existing(fuzzed: Service) -> dict[str, str]:
+    ingestion = fuzzed.ingest(zipped({"a.png": picture(9)}, [{"file": "a.png"}, {"file": "b.png"}]))
+    search = fuzzed.found({"query": {"text": "a man"}})
+    image = search["results"][0]["image_id"]
+    return {"image_id": image, "search_id": search["id"], "ingestion_id": ingestion["id"]}
+
+
+@schemathesis.serializer("application/zip")
+def send_as_it_is(context: schemathesis.SerializationContext, value: Any) -> Any:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+schema = schemathesis.openapi.from_dict(openapi_document())
+
+
+def test_the_served_document_is_the_tested_one(fuzzed: Service) -> None:
+    assert fuzzed.http.get("/api/v1/openapi.json").json() == openapi_document()
+
+
+@schema.parametrize()
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_generated_requests_get_documented_answers(case: schemathesis.Case[Any], fuzzed: Service) -> None:
+    # What a schema cannot say (these bytes are no zip, this camera is unknown) may still be refused, as documented.
+    case.call_and_validate(base_url=str(fuzzed.http.base_url), timeout=30, excluded_checks=[positive_data_acceptance])
+
+
+@schema.include(path_regex=r"\{").exclude(method="DELETE").parametrize()
+@settings(max_examples=15, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+def test_generated_requests_about_what_exists(
+    case: schemathesis.Case[Any], fuzzed: Service, existing: dict[str, str]
+) -> None:
+    case.path_parameters = {name: existing[name] for name in case.path_parameters}
+    case.call_and_validate(
+        base_url=str(fuzzed.http.base_url),
+        timeout=30,
+        excluded_checks=[positive_data_acceptance, negative_data_rejection],  # the wrong ids were just replaced
+    )
