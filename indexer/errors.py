@@ -1,0 +1,122 @@
+"""Everything that can go wrong in a gallery and that a user can do something about.
+
+Each error carries a `code` for machines and a message for people: a sentence that says what to do. What each of them
+means over HTTP is the service's business, not decided here.
+"""
+
+# ruff: noqa: N818  (named for what happened: `except UnknownCamera` reads as what it is)
+
+from __future__ import annotations
+
+
+class GalleryError(Exception):
+    """The gallery refused something. `str(error)` is a sentence for the user, `error.code` a stable name."""
+
+    code = "gallery_error"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        if code is not None:
+            self.code = code
+
+
+class UnreadableImage(GalleryError):
+    """The bytes cannot be decoded as an image."""
+
+    code = "unreadable_image"
+
+
+class UnsupportedImage(GalleryError):
+    """The bytes are an image of a kind the gallery does not keep."""
+
+    code = "unsupported_image"
+
+
+class ImageTooLarge(GalleryError):
+    """The file has too many bytes or the image too many pixels."""
+
+    code = "image_too_large"
+
+
+class ImageTooSmall(GalleryError):
+    """The image is too small to show a person."""
+
+    code = "image_too_small"
+
+
+class InvalidMetadata(GalleryError):
+    """What was said about an image cannot be stored."""
+
+    code = "invalid_metadata"
+
+
+class TimeWithoutZone(InvalidMetadata):
+    """A time was given without its zone, so nobody can tell when it was."""
+
+    code = "time_without_zone"
+
+
+class UnknownCamera(GalleryError):
+    """An image names a camera the gallery does not have."""
+
+    code = "unknown_camera"
+
+
+class CameraExists(GalleryError):
+    """A camera of this id is there already."""
+
+    code = "camera_exists"
+
+
+class ExternalIdConflict(GalleryError):
+    """The external id already belongs to another image."""
+
+    code = "external_id_conflict"
+
+
+class ArchiveError(GalleryError):
+    """A whole archive is refused; `code` says why."""
+
+    code = "invalid_archive"
+
+
+class InvalidFilter(GalleryError):
+    """A search filter names a field, an operator or a value that does not exist."""
+
+    code = "invalid_filter"
+
+
+class NotFound(GalleryError):
+    """There is nothing of that name."""
+
+    code = "not_found"
+
+
+class InvalidSettings(GalleryError):
+    """The configuration cannot be used."""
+
+    code = "invalid_settings"
+
+
+class DatabaseUnavailable(GalleryError):
+    """The database cannot be reached, went away, or did not answer in time. Trying again later may help."""
+
+    code = "database_unavailable"
+
+
+class DatabaseTooNew(GalleryError):
+    """The database was migrated by a newer version of this program."""
+
+    code = "database_too_new"
+
+
+class DatabaseTooOld(GalleryError):
+    """The PostgreSQL server is older than the oldest one supported."""
+
+    code = "database_too_old"
+
+
+class StorageFull(GalleryError):
+    """The disk is full."""
+
+    code = "storage_full"

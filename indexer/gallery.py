@@ -1,0 +1,407 @@
+"""What the gallery does in SQL, as functions that take a session. None of them commits: the caller does, at its edge.
+
+Images, cameras, checkpoints and searches are here; embeddings.py hands out the work and keeps the vectors, ledger.py
+keeps account of deliveries. All of their functions are reached through this module: `gallery.claim_unembedded(...)`.
+
+An image gets an embedding row, pending, for every wanted checkpoint when it is added; a checkpoint gets one for every
+image when it is registered. Both hold one advisory lock (images shared, checkpoints exclusive), so that no pair is
+missed when the two happen at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Row, Select, and_, bindparam, delete, func, insert, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from indexer.embeddings import (
+    WORK_CHANNEL,
+    Changes,
+    Claim,
+    ClaimedImage,
+    Counts,
+    Rows,
+    Snapshot,
+    Vectors,
+    allowed_rows,
+    changes_since,
+    claim_unembedded,
+    counts,
+    lock_changes,
+    pending_count,
+    record_embeddings,
+    record_failure,
+    release,
+    renew_lease,
+    snapshot,
+    vectors_of,
+)
+from indexer.errors import CameraExists, ExternalIdConflict, InvalidMetadata, NotFound, UnknownCamera
+from indexer.ledger import (
+    IngestionRecord,
+    ItemCounts,
+    ItemRecord,
+    add_item,
+    create_ingestion,
+    finish_ingestion,
+    ingestion,
+    ingestion_items,
+)
+from indexer.tables import Camera, Checkpoint, Embedding, Image, RemovedImage, Search, change_seq, new_id
+
+__all__ = [
+    "WORK_CHANNEL",
+    "Added",
+    "CameraRecord",
+    "Changes",
+    "Claim",
+    "ClaimedImage",
+    "Counts",
+    "ImageRecord",
+    "IngestionRecord",
+    "ItemCounts",
+    "ItemRecord",
+    "NewImage",
+    "Rows",
+    "SearchRecord",
+    "Snapshot",
+    "Vectors",
+    "active_checkpoint",
+    "add_camera",
+    "add_image",
+    "add_item",
+    "allowed_rows",
+    "cameras",
+    "changes_since",
+    "claim_unembedded",
+    "counts",
+    "create_ingestion",
+    "delete_image",
+    "ensure_checkpoint",
+    "finish_ingestion",
+    "hold_file",
+    "image_by_id",
+    "images_by_row",
+    "ingestion",
+    "ingestion_items",
+    "pending_count",
+    "record_embeddings",
+    "record_failure",
+    "release",
+    "renew_lease",
+    "save_search",
+    "search_by_id",
+    "snapshot",
+    "unknown_cameras",
+    "unused_file",
+    "vectors_of",
+]
+
+WANTED = ("active", "candidate")  # checkpoints whose embeddings are kept complete
+MAX_NAME = 255  # characters of an external id, camera, track or identity
+
+# Keys of advisory locks, unique within the database.
+CHECKPOINTS_LOCK = 7_305_801
+FILES_LOCK = 7_305_803  # first of two keys, the second is the file's
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image to add: its stored file, and what is known about it."""
+
+    sha256: str
+    width: int
+    height: int
+    format: str
+    byte_size: int
+    external_id: str | None = None
+    camera_id: str | None = None
+    captured_at: datetime | None = None
+    track_id: str | None = None
+    identity: str | None = None
+    tags: Sequence[str] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Added:
+    """The image's id; `duplicate` if it was there before."""
+
+    image_id: UUID
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image as stored. `state` tells whether it can be found: pending, indexed, or failed with its `error`."""
+
+    id: UUID
+    row: int
+    external_id: str | None
+    sha256: str
+    width: int
+    height: int
+    format: str
+    byte_size: int
+    camera_id: str | None
+    captured_at: datetime | None
+    track_id: str | None
+    identity: str | None
+    tags: tuple[str, ...]
+    attributes: dict[str, Any]
+    created_at: datetime
+    state: str
+    error: str | None
+
+
+def add_image(session: Session, image: NewImage) -> Added:
+    """Add an image and the work of embedding it for every wanted checkpoint.
+
+    The same file from the same camera at the same time is a duplicate and changes nothing, whatever else is said about
+    it. Raises `UnknownCamera`, `ExternalIdConflict`, `InvalidMetadata`; nothing was written then.
+    """
+    values = _storable(image)
+    session.execute(
+        text("SELECT pg_advisory_xact_lock_shared(:key), pg_notify(:channel, '')"),
+        {"key": CHECKPOINTS_LOCK, "channel": WORK_CHANNEL},
+    )
+    hold_file(session, image.sha256)
+    if image.camera_id is not None:
+        # Held, so that the camera cannot go away before the image is committed.
+        known = select(Camera.id).where(Camera.id == image.camera_id).with_for_update(read=True, key_share=True)
+        if session.scalar(known) is None:
+            raise UnknownCamera(f"There is no camera {image.camera_id!r}; add it first, or leave the camera out.")
+    while True:  # again only if the image in the way was deleted between the two statements
+        statement = upsert(Image).values(id=new_id(), **values).on_conflict_do_nothing().returning(Image.id, Image.row)
+        added = session.execute(statement).one_or_none()
+        if added is not None:
+            break
+        if (existing := _same_image(session, image)) is not None:
+            return Added(existing, duplicate=True)
+    wanted = select(literal(added.row), Checkpoint.id).where(Checkpoint.state.in_(WANTED))
+    session.execute(insert(Embedding).from_select(["image_row", "checkpoint_id"], wanted))
+    return Added(added.id, duplicate=False)
+
+
+def _same_image(session: Session, image: NewImage) -> UUID | None:
+    """The image that stands in the way of this one, if it is the same."""
+    same = and_(
+        Image.sha256 == image.sha256,
+        Image.camera_id.is_not_distinct_from(image.camera_id),
+        Image.captured_at.is_not_distinct_from(image.captured_at),
+    )
+    if image.external_id is not None:
+        found = session.execute(select(Image.id, same).where(Image.external_id == image.external_id)).one_or_none()
+        if found is not None and not found[1]:
+            raise ExternalIdConflict(
+                f"The external id {image.external_id!r} belongs to another image, {found.id}; "
+                "delete that image first, or give this one an id of its own."
+            )
+    return session.scalar(select(Image.id).where(same))
+
+
+def _storable(image: NewImage) -> dict[str, Any]:
+    """The columns of an image, refusing what PostgreSQL cannot hold."""
+    for name in ("external_id", "camera_id", "track_id", "identity"):
+        value = getattr(image, name)
+        if value is not None and not 0 < len(value) <= MAX_NAME:
+            raise InvalidMetadata(f"{name} must have 1 to {MAX_NAME} characters.")
+    values = {name: getattr(image, name) for name in NewImage.__dataclass_fields__}
+    values["tags"] = list(image.tags)
+    values["attributes"] = dict(image.attributes)
+    for name in ("external_id", "camera_id", "track_id", "identity", "tags", "attributes"):
+        if not _is_storable(values[name]):
+            raise InvalidMetadata(f"{name} holds a character that no text can hold.")
+    return values
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether PostgreSQL can hold all text in a JSON value: it knows neither character zero nor half surrogates."""
+    if isinstance(value, str):
+        return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        return all(_is_storable(key) and _is_storable(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_storable(item) for item in value)
+    return True
+
+
+def image_by_id(session: Session, id: UUID) -> ImageRecord | None:
+    """One image, its state being that for the active checkpoint."""
+    row = session.execute(_records().where(Image.id == id)).one_or_none()
+    return None if row is None else _record(row)
+
+
+def images_by_row(session: Session, rows: Sequence[int] | Rows) -> dict[int, ImageRecord]:
+    """Those of the rows that exist."""
+    wanted = bindparam("rows", [int(row) for row in rows], ARRAY(BigInteger))
+    found = session.execute(_records().where(Image.row == func.any(wanted)))
+    return {row.Image.row: _record(row) for row in found}
+
+
+def _records() -> Select[Any]:
+    of_active = Embedding.checkpoint_id == select(Checkpoint.id).where(Checkpoint.state == "active").scalar_subquery()
+    entities: list[Any] = [Image, Embedding.state.label("state"), Embedding.error.label("error")]
+    return select(*entities).outerjoin(Embedding, and_(Embedding.image_row == Image.row, of_active))
+
+
+def _record(row: Row[Any]) -> ImageRecord:
+    columns = {name: getattr(row.Image, name) for name in ImageRecord.__dataclass_fields__ if hasattr(Image, name)}
+    columns["tags"] = tuple(columns["tags"])
+    return ImageRecord(**columns, state=_searchable(row.state), error=row.error)
+
+
+def _searchable(state: str | None) -> str:
+    """What the state of its embedding means for an image."""
+    return {"ready": "indexed", "failed": "failed"}.get(state or "pending", "pending")
+
+
+def delete_image(session: Session, id: UUID) -> str | None:
+    """Remove an image, its embeddings with it, and tell the followers. Raises `NotFound`.
+
+    Returns the sha256 of its file when no other image uses it: after the commit, remove the file as `unused_file` says.
+    """
+    lock_changes(session)
+    deleted = session.execute(delete(Image).where(Image.id == id).returning(Image.row, Image.sha256)).one_or_none()
+    if deleted is None:
+        raise NotFound(f"There is no image {id}.")
+    session.execute(insert(RemovedImage).values(seq=change_seq.next_value(), image_row=deleted.row))
+    shared = session.scalar(select(Image.id).where(Image.sha256 == deleted.sha256).limit(1))
+    return deleted.sha256 if shared is None else None
+
+
+def hold_file(session: Session, sha256: str) -> None:
+    """Keep others from removing this file until the transaction ends: hold it, store the file, add the image."""
+    session.execute(select(func.pg_advisory_xact_lock_shared(FILES_LOCK, _file_key(sha256))))
+
+
+def unused_file(session: Session, sha256: str) -> bool:
+    """Whether no image uses the file. If so remove it within this transaction: nobody can add one meanwhile."""
+    session.execute(select(func.pg_advisory_xact_lock(FILES_LOCK, _file_key(sha256))))
+    return session.scalar(select(Image.id).where(Image.sha256 == sha256).limit(1)) is None
+
+
+def _file_key(sha256: str) -> int:
+    return int(sha256[:2], 16)  # 256 locks for all files: a large batch must not fill the server's lock table
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Cameras
+
+
+@dataclass(frozen=True)
+class CameraRecord:
+    """A camera as stored."""
+
+    id: str
+    name: str | None
+    site: str | None
+    created_at: datetime
+
+
+def cameras(session: Session) -> list[CameraRecord]:
+    """All cameras, by id."""
+    found = session.scalars(select(Camera).order_by(Camera.id))
+    return [CameraRecord(camera.id, camera.name, camera.site, camera.created_at) for camera in found]
+
+
+def add_camera(session: Session, id: str, name: str | None = None, site: str | None = None) -> CameraRecord:
+    """Add a camera. Raises `CameraExists`, `InvalidMetadata`."""
+    if not 0 < len(id) <= MAX_NAME or not _is_storable([id, name, site]):
+        raise InvalidMetadata(f"A camera id must be text of 1 to {MAX_NAME} characters.")
+    statement = upsert(Camera).values(id=id, name=name, site=site).on_conflict_do_nothing()
+    added = session.execute(statement.returning(Camera.created_at)).one_or_none()
+    if added is None:
+        raise CameraExists(f"There is a camera {id!r} already.")
+    return CameraRecord(id, name, site, added.created_at)
+
+
+def unknown_cameras(session: Session, ids: Sequence[str]) -> list[str]:
+    """Those of the ids that are no camera's, each once, in their order."""
+    askable = [id for id in ids if _is_storable(id)]
+    known = set(session.scalars(select(Camera.id).where(Camera.id.in_(askable))))
+    return [id for id in dict.fromkeys(ids) if id not in known]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+
+def ensure_checkpoint(session: Session, id: str, net: str, dim: int, info: Mapping[str, Any], path: str) -> None:
+    """Register a checkpoint, or find it registered, and make sure every image is embedded with it or waiting to be.
+
+    It becomes active if none is, and a candidate otherwise.
+    """
+    session.execute(text("SET LOCAL statement_timeout = 0"))  # a million images may want a row each
+    session.execute(select(func.pg_advisory_xact_lock(CHECKPOINTS_LOCK)))
+    known = session.get(Checkpoint, id)
+    if known is None:
+        state = "candidate" if active_checkpoint(session) is not None else "active"
+        session.add(Checkpoint(id=id, net=net, dim=dim, info=dict(info), path=path, state=state))
+    else:
+        known.path = path
+        if known.state == "retired":
+            known.state = "candidate"
+    session.flush()
+    missing = select(Image.row, literal(id)).where(
+        ~select(Embedding.image_row).where(Embedding.image_row == Image.row, Embedding.checkpoint_id == id).exists()
+    )
+    session.execute(insert(Embedding).from_select(["image_row", "checkpoint_id"], missing))
+
+
+def active_checkpoint(session: Session) -> Checkpoint | None:
+    """The checkpoint that answers searches."""
+    return session.scalar(select(Checkpoint).where(Checkpoint.state == "active"))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Searches
+
+
+SEARCHES_KEPT = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A search and its frozen ranking, best first."""
+
+    id: UUID
+    request: dict[str, Any]
+    checkpoint_id: str
+    results: list[dict[str, Any]]
+    created_at: datetime
+    expires_at: datetime
+
+
+def save_search(
+    session: Session,
+    id: UUID,
+    request: Mapping[str, Any],
+    checkpoint_id: str,
+    results: Sequence[Mapping[str, Any]],
+) -> SearchRecord:
+    """Keep a search and its ranking for a day."""
+    values = {"id": id, "request": dict(request), "checkpoint_id": checkpoint_id, "results": list(results)}
+    session.execute(insert(Search).values(**values, expires_at=func.now() + SEARCHES_KEPT))
+    saved = search_by_id(session, id)
+    assert saved is not None
+    return saved
+
+
+def search_by_id(session: Session, id: UUID) -> SearchRecord | None:
+    """A search, expired or not: that is the caller's to tell from `expires_at`."""
+    found = session.get(Search, id)
+    if found is None:
+        return None
+    return SearchRecord(**{name: getattr(found, name) for name in SearchRecord.__dataclass_fields__})

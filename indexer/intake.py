@@ -1,0 +1,316 @@
+"""Images into the gallery: file to the store, row to the database, line to the ledger. HTTP and command line meet here.
+
+What is accepted is decided by images.py (pixels), metadata.py (fields) and gallery.py (what is there already).
+Embedding comes later and elsewhere: the worker finds the new rows by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from indexer import gallery
+from indexer.archives import Entry, Problem
+from indexer.database import Database, database_errors, transaction
+from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
+from indexer.gallery import Added, NewImage
+from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
+from indexer.metadata import InvalidField, ItemMetadata, pointer_of
+from indexer.tables import Ingestion
+
+BATCH_ITEMS = 50  # one commit: progress shows, and a crash costs little
+BATCH_BYTES = 64 * 2**20
+SAVE_THREADS = 4  # decoding runs beside waiting for the disk
+SAVES_AHEAD = 8
+PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries while the database is away
+
+INTERRUPTED = "It was interrupted. Send the same again: what is in already is kept, and the rest is completed."
+
+# Keys of advisory locks, beside those of gallery.py.
+BATCH_LOCK = 7_305_811
+INGESTION_LOCK = 7_305_812  # first of two keys, the second is the ingestion's
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+def ingest_one(
+    database: Database,
+    store: ImageStore,
+    data: bytes,
+    metadata: ItemMetadata,
+    *,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    register_cameras: bool = False,
+) -> Added:
+    """Add one image. Sending it again changes nothing and finds the same image.
+
+    Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
+    DatabaseUnavailable; then nothing was added.
+    """
+    if metadata.sha256 is not None and metadata.sha256 != hashlib.sha256(data).hexdigest():
+        raise InvalidField("sha256", "is not that of the bytes received. Send the image again.")
+    stored = store.save(data, limits)
+    item = _Saved(Entry(0, metadata=metadata, data=data), stored)
+    try:
+        with transaction(database.engine) as session:
+            return _add(session, store, item, limits, register_cameras)
+    except DatabaseUnavailable:
+        raise  # it may have been committed: the file stays
+    except GalleryError:
+        _remove_unused(database, store, stored.sha256)
+        raise
+
+
+def ingest_entries(
+    database: Database,
+    store: ImageStore,
+    entries: Iterable[Entry],
+    source: str,
+    *,
+    register_cameras: bool = False,
+    progress: Callable[[int], None] | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    ingestion_id: UUID | None = None,
+) -> UUID:
+    """Add all entries of an archive or a folder, each with a line in the ledger; returns the ingestion's id.
+
+    An item's fault rejects that item. A fault of the whole (the archive, a full disk) ends the ingestion as failed,
+    with its sentence in the ledger; what came before stays, and sending the same again completes the rest.
+    `register_cameras` adds unknown cameras instead of rejecting their images. `progress` is called after each commit
+    with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`.
+    Raises DatabaseUnavailable once the database stays away.
+    """
+    if ingestion_id is None:
+        with transaction(database.engine) as session:
+            ingestion_id = gallery.create_ingestion(session, source)
+    intake = _Intake(database, store, limits, register_cameras, ingestion_id)
+    with _marked_as_running(database, ingestion_id):
+        try:
+            intake.take(entries, progress)
+        except BaseException:
+            intake.finish("failed", INTERRUPTED)
+            raise
+        if intake.failure is None:
+            intake.finish("done", None)
+        else:
+            intake.finish("failed", str(intake.failure))
+    return ingestion_id
+
+
+def recover_interrupted(session: Session) -> int:
+    """Close the ingestions whose process is gone, to be called at every start; returns how many.
+
+    A running ingestion holds a lock on its own connection, which ends with its process however that ended.
+    """
+    unfinished = session.scalars(select(Ingestion.id).where(Ingestion.state.in_(["open", "receiving"]))).all()
+    recovered = 0
+    for id in unfinished:
+        if session.scalar(select(func.pg_try_advisory_xact_lock(INGESTION_LOCK, _lock_key(id)))):
+            gallery.finish_ingestion(session, id, "failed", INTERRUPTED)
+            recovered += 1
+    return recovered
+
+
+def _lock_key(ingestion_id: UUID) -> int:
+    return ingestion_id.int & 0x7FFFFFFF  # the random end of a UUIDv7
+
+
+@contextmanager
+def _marked_as_running(database: Database, ingestion_id: UUID) -> Iterator[None]:
+    """Hold the lock that tells `recover_interrupted` to keep off, on a connection of its own."""
+    with database_errors():
+        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with database_errors():
+            connection.execute(select(func.pg_advisory_lock(INGESTION_LOCK, _lock_key(ingestion_id))))
+        yield
+    finally:
+        connection.invalidate()  # dropped instead of pooled, and the lock with it
+        connection.close()
+
+
+# --- one ingestion -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """An entry, and its file in the store or why there is none."""
+
+    entry: Entry
+    outcome: StoredImage | Problem
+
+
+class _Intake:
+    """One ingestion under way. `failure` is what ended it early."""
+
+    def __init__(
+        self, database: Database, store: ImageStore, limits: ImageLimits, register_cameras: bool, ingestion_id: UUID
+    ) -> None:
+        self.database, self.store, self.limits = database, store, limits
+        self.register_cameras = register_cameras
+        self.ingestion_id = ingestion_id
+        self.failure: GalleryError | None = None
+
+    def take(self, entries: Iterable[Entry], progress: Callable[[int], None] | None) -> None:
+        done = 0
+        try:
+            for batch in _batches(self._saved(self._read(entries))):
+                for sha256 in self._persist(partial(self._write, batch=batch)):
+                    _remove_unused(self.database, self.store, sha256)
+                done += len(batch)
+                if progress is not None:
+                    progress(done)
+        except StorageFull as error:  # within a batch, which was rolled back
+            self.failure = error
+
+    def finish(self, state: str, error: str | None) -> None:
+        self._persist(lambda session: gallery.finish_ingestion(session, self.ingestion_id, state, error))
+
+    def _read(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Entries until one cannot be read; those before it still count."""
+        try:
+            yield from entries
+        except GalleryError as error:
+            self.failure = error
+
+    def _saved(self, entries: Iterator[Entry]) -> Iterator[_Saved]:
+        """Entries in their order, their files saved a few ahead by threads, until the disk is full."""
+        waiting: deque[tuple[Entry, Future[StoredImage] | None]] = deque()
+        with ThreadPoolExecutor(SAVE_THREADS, thread_name_prefix="save") as pool:
+            try:
+                for entry in entries:
+                    save = None if entry.data is None else pool.submit(self.store.save, entry.data, self.limits)
+                    waiting.append((entry, save))
+                    if len(waiting) > SAVES_AHEAD:
+                        yield _outcome(*waiting.popleft())
+                while waiting:
+                    yield _outcome(*waiting.popleft())
+            except StorageFull as error:
+                self.failure = error
+
+    def _write(self, session: Session, batch: list[_Saved]) -> list[str]:
+        """The images of a batch and their lines in the ledger. Returns the files whose image was refused."""
+        first = batch[0].entry.position
+        written = gallery.ingestion_items(session, self.ingestion_id, after=first - 1, limit=1)
+        if written and written[0].position == first:
+            return []  # committed, but the database went away before it could say so
+        # Two ingestions adding the same images in different order would wait for each other.
+        session.execute(select(func.pg_advisory_xact_lock(BATCH_LOCK)))
+        rejected = []
+        for item in batch:
+            outcome: Added | Problem
+            if isinstance(item.outcome, StoredImage):
+                try:
+                    outcome = _add(session, self.store, item, self.limits, self.register_cameras)
+                except (DatabaseUnavailable, StorageFull):
+                    raise
+                except GalleryError as error:
+                    rejected.append(item.outcome.sha256)
+                    outcome = Problem(error.code, str(error), pointer_of(error))
+            else:
+                outcome = item.outcome
+            _note(session, self.ingestion_id, item.entry, outcome)
+        return rejected
+
+    def _persist(self, work: Callable[[Session], T]) -> T:
+        """Run work in a transaction, again while the database is away, until it stays away."""
+        for pause in PAUSES:
+            try:
+                with transaction(self.database.engine) as session:
+                    return work(session)
+            except DatabaseUnavailable:
+                log.warning("database_lost", ingestion=str(self.ingestion_id), retry_in=pause)
+                time.sleep(pause)
+        with transaction(self.database.engine) as session:
+            return work(session)
+
+
+def _batches(items: Iterator[_Saved]) -> Iterator[list[_Saved]]:
+    """Groups of one commit each, bounded in number and in bytes."""
+    batch: list[_Saved] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.entry.data or b"")
+        if len(batch) >= BATCH_ITEMS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _outcome(entry: Entry, save: Future[StoredImage] | None) -> _Saved:
+    if save is None:
+        assert entry.problem is not None, "an entry has its bytes or its problem"
+        return _Saved(entry, entry.problem)
+    try:
+        return _Saved(entry, save.result())
+    except StorageFull:
+        raise
+    except GalleryError as error:
+        return _Saved(entry, Problem(error.code, str(error), "/file"))
+
+
+def _note(session: Session, ingestion_id: UUID, entry: Entry, outcome: Added | Problem) -> None:
+    """The ledger line of one item."""
+    add = partial(
+        gallery.add_item, session, ingestion_id, entry.position, external_id=entry.external_id, file=entry.file
+    )
+    if isinstance(outcome, Problem):
+        add(state="rejected", code=outcome.code, reason=outcome.reason, pointer=outcome.pointer)
+    else:
+        add(state="duplicate" if outcome.duplicate else "accepted", image_id=outcome.image_id)
+
+
+# --- one image ---------------------------------------------------------------------------------------------------
+
+
+def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool) -> Added:
+    """The row of a saved image, and once more its file if that was removed with another image meanwhile."""
+    stored, metadata, data = item.outcome, item.entry.metadata, item.entry.data
+    assert isinstance(stored, StoredImage) and metadata is not None and data is not None
+    image = NewImage(
+        sha256=stored.sha256,
+        width=stored.width,
+        height=stored.height,
+        format=stored.format,
+        byte_size=stored.byte_size,
+        external_id=metadata.external_id,
+        camera_id=metadata.camera_id,
+        captured_at=metadata.captured_at,
+        track_id=metadata.track_id,
+        identity=metadata.identity,
+        tags=metadata.tags,
+        attributes=metadata.attributes,
+    )
+    try:
+        added = gallery.add_image(session, image)
+    except UnknownCamera:
+        if not register_cameras or metadata.camera_id is None:
+            raise
+        with suppress(CameraExists):  # somebody else added it just now
+            gallery.add_camera(session, metadata.camera_id)
+        added = gallery.add_image(session, image)
+    if not store.path(stored.sha256).exists():  # from here on, add_image keeps others from removing it
+        store.save(data, limits)
+    return added
+
+
+def _remove_unused(database: Database, store: ImageStore, sha256: str) -> None:
+    """Remove a file whose image was refused, unless another image has it."""
+    with transaction(database.engine) as session:
+        if gallery.unused_file(session, sha256):
+            store.remove(sha256)

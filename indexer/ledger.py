@@ -1,0 +1,146 @@
+"""The ledger of a delivery of images: what became of each item, the rejected ones included.
+
+The images themselves are in gallery.py; how a delivery is read is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, and_, case, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from indexer.tables import Checkpoint, Embedding, Image, Ingestion, IngestionItem, new_id
+
+
+@dataclass(frozen=True)
+class ItemCounts:
+    """How many items of an ingestion are in which state; `removed` were accepted and their image deleted since."""
+
+    pending: int = 0
+    indexed: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    failed: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class IngestionRecord:
+    """An ingestion as stored. `total` is None while it is being received."""
+
+    id: UUID
+    state: str
+    source: str
+    total: int | None
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    counts: ItemCounts
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """One item: its state as in `ItemCounts`, and if it is rejected or failed, why."""
+
+    position: int
+    external_id: str | None
+    file: str | None
+    state: str
+    code: str | None
+    reason: str | None
+    image_id: UUID | None
+    pointer: str | None
+
+
+def create_ingestion(session: Session, source: str) -> UUID:
+    """Begin an ingestion; it is `receiving` until `finish_ingestion`."""
+    id = new_id()
+    session.execute(insert(Ingestion).values(id=id, source=source, state="receiving"))
+    return id
+
+
+def add_item(
+    session: Session,
+    ingestion_id: UUID,
+    position: int,
+    *,
+    external_id: str | None,
+    file: str | None,
+    state: str,
+    code: str | None = None,
+    reason: str | None = None,
+    image_id: UUID | None = None,
+    pointer: str | None = None,
+) -> None:
+    """Note what became of one item: accepted or duplicate with its image, or rejected with code and reason."""
+    described = {"external_id": external_id, "file": file, "code": code, "reason": reason, "pointer": pointer}
+    readable = {name: None if value is None else _readable(value) for name, value in described.items()}
+    item = {"ingestion_id": ingestion_id, "position": position, "state": state, "image_id": image_id}
+    session.execute(insert(IngestionItem).values(**item, **readable))
+
+
+def _readable(text: str) -> str:
+    """Text as PostgreSQL can hold it: what a rejected item was called must not be a reason to lose its rejection."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+
+
+def finish_ingestion(session: Session, id: UUID, state: str, error: str | None = None) -> None:
+    """All of it was read (`done`), or it was broken off (`failed`, with a sentence why)."""
+    total = select(func.count()).where(IngestionItem.ingestion_id == id).scalar_subquery()
+    values = {"state": state, "error": error and _readable(error), "total": total, "finished_at": func.now()}
+    session.execute(update(Ingestion).where(Ingestion.id == id).values(values))
+
+
+def ingestion(session: Session, id: UUID) -> IngestionRecord | None:
+    """An ingestion with the counts of its items."""
+    found = session.get(Ingestion, id, populate_existing=True)
+    if found is None:
+        return None
+    items = _items(id).subquery()
+    by_state = session.execute(select(items.c.state, func.count()).group_by(items.c.state))
+    columns = {name: getattr(found, name) for name in IngestionRecord.__dataclass_fields__ if name != "counts"}
+    return IngestionRecord(**columns, counts=ItemCounts(**dict(by_state.all())))
+
+
+def ingestion_items(
+    session: Session, id: UUID, state: str | None = None, after: int = -1, limit: int = 200
+) -> list[ItemRecord]:
+    """Up to `limit` items of positions above `after`, in order; of one state if it is given."""
+    items = _items(id).subquery()
+    statement = select(items).where(items.c.position > after).order_by(items.c.position).limit(limit)
+    if state is not None:
+        statement = statement.where(items.c.state == state)
+    return [ItemRecord(**row._mapping) for row in session.execute(statement)]
+
+
+def _items(ingestion_id: UUID) -> Select[Any]:
+    """The items with the state and error their image has by now."""
+    of_active = Embedding.checkpoint_id == select(Checkpoint.id).where(Checkpoint.state == "active").scalar_subquery()
+    item = IngestionItem
+    state = case(
+        (item.state != "accepted", item.state),
+        (item.image_id.is_(None), "removed"),
+        (Embedding.state == "ready", "indexed"),
+        (Embedding.state == "failed", "failed"),
+        else_="pending",
+    )
+    failed = and_(item.state == "accepted", Embedding.state == "failed")
+    return (
+        select(
+            item.position,
+            item.external_id,
+            item.file,
+            state.label("state"),
+            case((failed, "embedding_failed"), else_=item.code).label("code"),
+            case((failed, Embedding.error), else_=item.reason).label("reason"),
+            item.image_id,
+            item.pointer,
+        )
+        .outerjoin(Image, Image.id == item.image_id)
+        .outerjoin(Embedding, and_(Embedding.image_row == Image.row, of_active))
+        .where(item.ingestion_id == ingestion_id)
+    )

@@ -1,0 +1,73 @@
+"""An encoder without a network: cheap, deterministic, and telling different pictures apart by their colours.
+
+It stands in for `model.encoder.Encoder` where a test is about everything around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MAX_WORDS = 56
+WORDS = (
+    "a an and the with in on of at is person people man woman boy girl he she wearing carrying red green blue yellow "
+    "black white gray grey brown pink purple orange dark light bright coat jacket shirt t trousers pants jeans shorts "
+    "skirt dress shoes boots hat cap bag backpack handbag hair long short striped plaid young old no without"
+)
+VOCABULARY = frozenset(WORDS.split())
+
+
+class GridEncoder:
+    """Images: a grid of 2 x dim/6 mean colours. Texts: the sum of one random vector a word. All rows are unit vectors.
+
+    `delay` is the seconds that a call of `embed_images` takes at least, to be interrupted in the middle.
+    """
+
+    def __init__(self, dim: int = 48, *, delay: float = 0.0) -> None:
+        assert dim % 6 == 0, "two columns of three colours"
+        self.dim = dim
+        self.delay = delay
+        self.has_text = True
+        self.checkpoint_id = f"grid{dim:012d}"
+        self.info: dict[str, Any] = {"net": "grid", "validation": {}}
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """(N, dim)"""
+        time.sleep(self.delay)
+        grids = [np.asarray(image.convert("RGB").resize((2, self.dim // 6), Image.Resampling.BOX)) for image in images]
+        return _unit(np.array([grid.reshape(-1) / 255.0 - 0.5 for grid in grids]).reshape(-1, self.dim))
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, dim)"""
+        rows = [
+            sum((_noise(word, self.dim) for word in _words(text)[:MAX_WORDS]), start=_noise("", self.dim))
+            for text in texts
+        ]
+        return _unit(np.array(rows).reshape(-1, self.dim))
+
+    def unknown_words(self, text: str) -> list[str]:
+        return [word for word in dict.fromkeys(_words(text)) if word not in VOCABULARY]
+
+    def is_truncated(self, text: str) -> bool:
+        return len(_words(text)) > MAX_WORDS
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def _noise(word: str, dim: int) -> NDArray[np.float64]:
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(dim)
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32)
