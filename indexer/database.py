@@ -80,7 +80,7 @@ def connect(url: str) -> Engine:
     engine = create_engine(
         url,
         pool_size=10,
-        max_overflow=10,
+        max_overflow=30,  # as many in all as the web framework has threads
         pool_timeout=POOL_SECONDS,
         pool_pre_ping=True,  # a connection the server dropped while it was idle is replaced instead of handed out
         connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "person-search"},

@@ -46,7 +46,7 @@ class VectorIndex:
         self.dim = dim
         self._blocks: tuple[_Block, ...] = ()
         self._writing = threading.Lock()
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="index")
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="index")
 
     def __len__(self) -> int:
         return sum(block.count for block in self._blocks)

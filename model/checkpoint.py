@@ -21,6 +21,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from model.errors import ModelError
 from model.interface import Net
 from model.nets import build
 
@@ -31,7 +32,7 @@ _WITHOUT_HEADS: dict[str, Any] = {"num_ids": 0, "attributes": []}
 _REQUIRED = ("format", "net", "net_config", "preprocessing", "text", "id")
 
 
-class CheckpointError(Exception):
+class CheckpointError(ModelError):
     """The file is not a checkpoint of ours, or is damaged. The message says which, and what to do."""
 
 

@@ -18,13 +18,15 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from model.errors import ModelError
+
 MANIFEST = "reid_raw.json"
 # identities, images and captions of the published split, specs/protocols section 1
 CUHK_PEDES_COUNTS = {"train": (11003, 34054, 68126), "val": (1000, 3078, 6158), "test": (1000, 3074, 6156)}
 _CUHK_PEDES_FOLDERS = {"cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "train_query"}
 
 
-class DatasetError(Exception):
+class DatasetError(ModelError):
     """The folder is not the dataset it should be. The message says what is wrong and what to do."""
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from model.checkpoint import load
+from model.errors import ModelError
 from model.interface import TextNet
 from model.preprocess import Preprocessing, to_tensor
 from model.text import TextInput, TextSpec, load_text
@@ -101,13 +102,17 @@ class Encoder:
         return out
 
 
+class DeviceUnavailable(ModelError, ValueError):  # noqa: N818 - a state of the machine, not a mistake
+    """CUDA was asked for and is not there; it never silently becomes the CPU."""
+
+
 def pick_device(device: str) -> torch.device:
-    """The torch device for "auto", "cpu" or "cuda"; ValueError where it cannot be had."""
+    """The torch device for "auto", "cpu" or "cuda"; ValueError for other words, DeviceUnavailable for no CUDA."""
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f'device is "auto", "cpu" or "cuda", not {device!r}.')
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise ValueError('device is "cuda", but this machine has no CUDA device torch can use. Use "auto" or "cpu".')
+        raise DeviceUnavailable('device is "cuda", but this machine has no CUDA device torch can use. Use "auto" or "cpu".')
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 

@@ -29,6 +29,7 @@ from model.batching import CaptionCache, Images
 from model.checkpoint import load, save, write_atomically
 from model.datasets import Sample, fingerprint, limit_identities, read_cuhk_pedes
 from model.encoder import pick_device
+from model.errors import ModelError
 from model.evaluate import image_to_image, text_to_image
 from model.interface import Batch, Net, TextNet
 from model.nets import build
@@ -43,7 +44,7 @@ BEST, STATE = "best.safetensors", "state.pt"
 _EVAL_BATCH = 128
 
 
-class TrainingError(Exception):
+class TrainingError(ModelError):
     """Training cannot start or go on. The message says why and what to do."""
 
 

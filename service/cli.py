@@ -57,13 +57,12 @@ def main() -> None:
     from pydantic import ValidationError
 
     from indexer.errors import GalleryError
-    from model.checkpoint import CheckpointError
-    from model.datasets import DatasetError
+    from model.errors import ModelError
     from service.client import ServiceError
 
     try:
         app()
-    except (GalleryError, ServiceError, CheckpointError, DatasetError) as error:
+    except (GalleryError, ModelError, ServiceError) as error:
         _fail(str(error))
     except ValidationError as error:
         _fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
@@ -272,8 +271,12 @@ def train(
             changes[key] = json.loads(value)
         except json.JSONDecodeError:
             changes[key] = value
+    try:
+        chosen = override(RECIPES[recipe](), **changes)
+    except ValueError as error:
+        _fail(str(error))
     best = run_training(
-        override(RECIPES[recipe](), **changes),
+        chosen,
         root,
         out,
         resume=resume,
@@ -319,24 +322,17 @@ def synth(
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from model.synth import SynthUnavailable
+    from model.synth.generate import SETS, generate
 
-    try:
-        from model.synth.generate import SETS, generate
-    except SynthUnavailable as error:
-        _fail(str(error))
     if name not in SETS:
         _fail(f"There is no set {name!r}; choose one of {', '.join(SETS)}.")
     changes: dict[str, Any] = {"ids": ids, "height": height, "width": width}
     spec = replace(SETS[name], **{k: v for k, v in changes.items() if v is not None})
     with Progress("rendering", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=errors) as bar:
         task = bar.add_task("people", total=spec.ids)
-        try:
-            manifest = generate(
-                spec, out, workers, progress=lambda done, total: bar.update(task, completed=done, total=total)
-            )
-        except SynthUnavailable as error:
-            _fail(str(error))
+        manifest = generate(
+            spec, out, workers, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     console.print(f"Wrote {manifest}")
 
 

@@ -1,8 +1,8 @@
 """A PostgreSQL for tests: one server a process, one fresh database a test, copied from a migrated template.
 
-A folder's conftest.py imports the fixtures it wants: `database` (an open, migrated, empty database of the test's own) and
-`session` (in a database shared by those who, like it, never commit: that is faster). `fresh_database` is for tests that
-need more of them.
+A folder's conftest.py imports the fixtures it wants: `database` (an open, migrated, empty database of the test's own)
+and `session` (in a database shared by those who, like it, never commit: that is faster). `fresh_database` is for tests
+that need more of them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ An optional extra (``pip install '.[synth]'``): nothing outside this package imp
 itself loads neither OpenGL nor the body data.
 """
 
+from model.errors import ModelError
 
-class SynthUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, not a mistake
+
+class SynthUnavailable(ModelError):  # noqa: N818 - a state of the machine, not a mistake
     """Pedestrians cannot be rendered on this machine; the message says what to install."""

@@ -296,17 +296,16 @@ def test_image_that_was_tried_before_is_claimed_alone(session: Session) -> None:
 def test_neither_fresh_nor_suspect_images_wait_for_ever(session: Session) -> None:
     """Whichever has been due for longer goes first."""
     register(session)
-    add(session, "old", "tried")
-    old, tried = (item.row for item in claim(session).items)
+    add(session, "old", "tried", "new")
+    old, tried, new = (item.row for item in claim(session).items)
     let_leases_run_out(session)
-    session.execute(text("UPDATE embedding SET attempts = 0, state = 'pending', run_at = now() - interval '1 hour'"
-                         " WHERE image_row = :row"), {"row": old})  # fmt: skip
-    add(session, "new")
-    session.execute(
-        text("UPDATE embedding SET run_at = now() + interval '1 hour' WHERE attempts = 0 AND image_row > 2")
+    fresh = text(
+        "UPDATE embedding SET attempts = 0, state = 'pending', lease_until = NULL, run_at = now() + :due"
+        " WHERE image_row = :row"
     )
-    order = [[item.row for item in claim(session, n=1).items] for _ in range(3)]
-    assert order == [[old], [tried], [tried + 1]]
+    session.execute(fresh, {"row": old, "due": timedelta(hours=-1)})
+    session.execute(fresh, {"row": new, "due": timedelta(hours=1)})
+    assert [[item.row for item in claim(session, n=1).items] for _ in range(4)] == [[old], [tried], [new], []]
 
 
 def test_image_whose_workers_die_is_given_up_with_reason(session: Session) -> None:
