@@ -112,7 +112,9 @@ def pick_device(device: str) -> torch.device:
         raise ValueError(f'device is "auto", "cpu" or "cuda", not {device!r}.')
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise DeviceUnavailable('device is "cuda", but this machine has no CUDA device torch can use. Use "auto" or "cpu".')
+        raise DeviceUnavailable(
+            'device is "cuda", but this machine has no CUDA device torch can use. Use "auto" or "cpu".'
+        )
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
