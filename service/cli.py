@@ -12,6 +12,7 @@ import json
 import signal
 import tempfile
 import threading
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -217,21 +218,23 @@ def search(
 
 
 def print_ranking(answer: dict[str, Any], console: Console) -> None:
-    """The ranking as a table, the warnings below it."""
-    table = Table("rank", "similarity", "camera", "captured at", "external id", "image id")
+    """The ranking as a table, the warnings below it. Image ids where the terminal is wide enough for them."""
+    wide = console.width >= 110
+    table = Table("rank", "similarity", "camera", "captured at", "external id", *(["image id"] if wide else []))
     for result in answer["results"]:
         image = result["image"]
-        table.add_row(
+        moment = image["captured_at"]
+        row = [
             str(result["rank"]),
             f"{result['similarity']:.3f}",
             image["camera_id"] or "-",
-            image["captured_at"] or "-",
+            f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S%Z}" if moment else "-",
             image["external_id"] or "-",
-            result["image_id"],
-        )
+        ]
+        table.add_row(*row, *([result["image_id"]] if wide else []))
     console.print(table)
     for warning in answer["warnings"]:
-        console.print(f"[yellow]note:[/] {warning['detail'] if isinstance(warning, dict) else warning}")
+        console.print(f"[yellow]note:[/] {warning}", highlight=False)
 
 
 # -- networks --------------------------------------------------------------------------------------------------------
