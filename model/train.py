@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from model import batching
 from model.batching import CaptionCache, Images
+from model.calibration import bands
 from model.checkpoint import load, save, write_atomically
 from model.datasets import Sample, fingerprint, limit_identities, read_cuhk_pedes
 from model.encoder import pick_device
@@ -297,7 +298,8 @@ def finish_epoch(run: Run, stage: Stage, validation: Data, log: RunLog, screen: 
     position = run.position
     position.epoch, position.step = position.epoch + 1, 0
     if position.epoch == stage.epochs or position.epoch % run.recipe.validate_every == 0:
-        results = validate(run.average, validation, run.device)
+        images, texts = embed(run.average, validation, run.device)
+        results = validate(images, texts, validation.samples)
         score = results["rank1"] + results["mean_ap"]
         log.write("validation", position.global_step, stage=stage.number, epoch=position.epoch, **results)
         losses = ", ".join(f"{name} {value:.2f}" for name, value in run.losses.items())
@@ -305,16 +307,14 @@ def finish_epoch(run: Run, stage: Stage, validation: Data, log: RunLog, screen: 
         screen.line(f"stage {stage.number}, epoch {position.epoch}/{stage.epochs}: loss {losses}; validation {shown}")
         if score > position.best:
             position.best = score
-            kept = {"stage": stage.number, "epoch": position.epoch, **results}
+            judged = bands(texts, images, validation.samples)
+            kept = {"stage": stage.number, "epoch": position.epoch, **results, "bands": judged}
             save(run.out / BEST, run.average, {**run.info, "validation": kept}, half=True, heads=False)
     run.save_state()
 
 
-def validate(net: Any, data: Data, device: torch.device) -> dict[str, float]:
-    """Retrieval on validation identities, in percent: text to image, and image to image under image_*.
-
-    A net without a text branch is judged by image to image alone. Same precision as in serving.
-    """
+def embed(net: Any, data: Data, device: torch.device) -> tuple[Array, Array | None]:
+    """Unit rows of all images (G, D) and captions (Q, D), None for a net without text. Same precision as in serving."""
     net.eval()
     images, texts = [], []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -326,11 +326,18 @@ def validate(net: Any, data: Data, device: torch.device) -> dict[str, float]:
                 net.encode_text(data.captions.tokens(chunk).to(device)).float().cpu().numpy()
                 for chunk in _chunks(len(data.captions))
             ]
-    gallery = np.concatenate(images)
-    from_image = image_to_image(gallery, data.samples)
-    if not texts:
+    return np.concatenate(images), np.concatenate(texts) if texts else None
+
+
+def validate(images: Array, texts: Array | None, samples: Sequence[Sample]) -> dict[str, float]:
+    """Retrieval on validation people, in percent: text to image, and image to image under image_*.
+
+    A net without a text branch is judged by image to image alone.
+    """
+    from_image = image_to_image(images, samples)
+    if texts is None:
         return _scores(from_image)
-    from_text = text_to_image(np.concatenate(texts), gallery, data.samples)
+    from_text = text_to_image(texts, images, samples)
     return _scores(from_text) | {f"image_{name}": from_image[name] for name in ("rank1", "mean_ap")}
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import hypothesis
 import pytest
+
+# Time is never asserted: a slow machine is not a bug.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
