@@ -117,7 +117,7 @@ def axm_net_synth_cpu() -> Recipe:
     augmentation = Augmentation(flip=0.5, translate=0.06, erase=0.3, erase_area=(0.02, 0.25), brightness=0.25)
     stage0 = Stage(
         0,
-        epochs=20,
+        epochs=8,
         optimizer="adamw",
         lr=1e-3,
         schedule="one_cycle",

@@ -316,6 +316,7 @@ def synth(
     name: Annotated[str, typer.Argument(metavar="SET", help="tiny, demo, train, val or test.")],
     out: Annotated[Path, typer.Option(help="Folder to write imgs/ and reid_raw.json to.")],
     ids: Annotated[int | None, typer.Option(help="How many people, instead of the set's own number.", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Images of each person.", min=1)] = None,
     height: Annotated[int | None, typer.Option(help="Image height in pixels.", min=64, max=1024)] = None,
     width: Annotated[int | None, typer.Option(help="Image width in pixels.", min=32, max=512)] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
@@ -329,7 +330,7 @@ def synth(
 
     if name not in SETS:
         _fail(f"There is no set {name!r}; choose one of {', '.join(SETS)}.")
-    changes: dict[str, Any] = {"ids": ids, "height": height, "width": width}
+    changes: dict[str, Any] = {"ids": ids, "images_per_id": images, "height": height, "width": width}
     spec = replace(SETS[name], **{k: v for k, v in changes.items() if v is not None})
     with Progress("rendering", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=errors) as bar:
         task = bar.add_task("people", total=spec.ids)
