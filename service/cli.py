@@ -228,7 +228,7 @@ def print_ranking(answer: dict[str, Any], console: Console) -> None:
             str(result["rank"]),
             f"{result['similarity']:.3f}",
             image["camera_id"] or "-",
-            f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S%Z}" if moment else "-",
+            f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S %Z}" if moment else "-",
             image["external_id"] or "-",
         ]
         table.add_row(*row, *([result["image_id"]] if wide else []))

@@ -40,7 +40,8 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
     os.environ["PERSON_SEARCH_DATA_DIR"] = str(data.resolve())
     os.environ["PERSON_SEARCH_PORT"] = str(port)
     url = f"http://127.0.0.1:{port}"
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this in the background, deaf to Ctrl-C
+        signal.signal(number, _interrupt)
     try:
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

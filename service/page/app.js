@@ -4,10 +4,10 @@
 const API = "/api/v1";
 const LIMIT = 60;
 const EXAMPLES = [
-  "a woman in a red jacket with a black backpack",
-  "man in a white shirt and blue jeans, carrying a shoulder bag",
-  "a person with a yellow hoodie, dark shorts and white sneakers",
-  "woman with long hair, a green dress and a handbag",
+  "a woman in a blue dress with a red handbag",
+  "a man in an orange jacket carrying a white backpack",
+  "green cap, black top, green skirt and black boots",
+  "somebody in a red and white striped shirt",
 ];
 
 const $ = (id) => document.getElementById(id);
