@@ -76,30 +76,33 @@ def evaluate(
 
 
 def report(result: dict[str, Any], console: Console | None = None) -> None:
-    """Print the result of `evaluate` as a table."""
+    """Print the result of `evaluate` as a table that fits 80 columns."""
     data = result["data"]
     table = Table(
-        title=f"{result['net']} {result['checkpoint']} on {result['dataset']} {result['split']}: "
+        title=f"{result['net']} {result['checkpoint']} on {result['dataset']} {result['split']}\n"
         f"{data['identities']} people, {data['images']} images, {data['captions']} captions"
     )
-    table.add_column("protocol")
-    for name in ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "95 % of Rank-1", "queries", "skipped"):
-        table.add_column(name, justify="right")
+    table.add_column("percent", no_wrap=True)
+    for name in ("Rank-1", "95 %", "Rank-5", "Rank-10", "mAP", "mINP"):
+        table.add_column(name, justify="right", no_wrap=True)
+    skipped = []
     for key, title in _TITLES.items():
         row = result[key]
         if row is None:
             continue
-        values = [f"{row[name]:.2f}" for name in ("rank1", "rank5", "rank10", "mean_ap", "mean_inp")]
-        if "rank1_low" in row:
-            values += [f"{row['rank1_low']:.1f} to {row['rank1_high']:.1f}", str(row["queries"]), str(row["skipped"])]
-        table.add_row(title, *values)
-    (console or Console()).print(table)
+        spread = f"{row['rank1_low']:.1f}-{row['rank1_high']:.1f}" if "rank1_low" in row else ""
+        others = (f"{row[name]:.1f}" for name in ("rank5", "rank10", "mean_ap", "mean_inp"))
+        table.add_row(title, f"{row['rank1']:.1f}", spread, *others)
+        if row.get("skipped"):
+            skipped.append(f"{title}: {row['skipped']} queries without a positive were left out.")
+    console = console or Console()
+    console.print(table, *skipped, sep="\n", highlight=False)
 
 
 _TITLES = {
     "text_to_image": "text to image",
-    "cross_view": "text to image, other cameras and views",
-    "image_to_image": "image to image, other cameras",
+    "cross_view": "text, cross view",
+    "image_to_image": "image to image",
     "chance": "chance",
     "color_histogram": "colour histogram",
     "oracle": "oracle ceiling",

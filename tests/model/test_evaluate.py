@@ -126,7 +126,7 @@ def test_evaluate_measures_a_file_and_writes_json(toy_dataset: Path, tiny_checkp
     out = io.StringIO()
     report(result, Console(file=out, width=160))
     printed = out.getvalue()
-    assert f"{text['rank1']:.2f}" in printed and "colour histogram" in printed and "oracle" not in printed
+    assert f"{text['rank1']:.1f}" in printed and "colour histogram" in printed and "oracle" not in printed
 
 
 def test_evaluate_explains_what_is_wrong(toy_dataset: Path, tiny_checkpoint: Path) -> None:
