@@ -42,8 +42,8 @@ $(READY): pyproject.toml requirements/torch-$(KIND).txt requirements/data.txt re
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "person-search needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(CUDA),,--no-deps --retries 0) -r requirements/torch-$(KIND).txt
-	$(PIP) --no-deps --require-hashes -r requirements/data.txt
 	$(PIP) -c requirements/constraints.txt -e '.[dev,synth,$(FAISS)]'
+	$(PIP) --no-deps --require-hashes -r requirements/data.txt
 	touch $@
 
 clean:

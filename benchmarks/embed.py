@@ -17,11 +17,10 @@ IMAGES = 64
 
 def table() -> Table:
     path = checkpoint.default_checkpoint()
-    encoder, loaded = Encoder(path, device="cpu"), checkpoint.load(path)
+    encoder, net = Encoder(path, device="cpu"), checkpoint.load(path).net
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (384, 128, 3), dtype=np.uint8)) for _ in range(IMAGES)]
-    pixels = torch.stack([to_tensor(p, loaded.preprocessing) for p in pictures])
-    net = loaded.net
+    pixels = torch.stack([to_tensor(p, encoder.preprocessing) for p in pictures])
 
     def eager() -> None:
         with torch.inference_mode():

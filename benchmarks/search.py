@@ -35,7 +35,8 @@ def table() -> Table:
 
         def brute(kept: np.ndarray = allowed) -> np.ndarray:
             similarity = vectors[kept] @ query[0]
-            return kept[np.argsort(-similarity, kind="stable")[:K]]
+            best: np.ndarray = kept[np.argsort(-similarity, kind="stable")[:K]]
+            return best
 
         def ours(kept: np.ndarray = allowed) -> np.ndarray:
             return index.search(query, K, allowed=kept)[1][0]
