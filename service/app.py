@@ -34,11 +34,16 @@ PAGE = Path(__file__).parent / "page"
 
 
 def create_app(
-    settings: ServiceSettings, *, encoder: QueryEncoder | None = None, database: Database | None = None
+    settings: ServiceSettings,
+    *,
+    encoder: QueryEncoder | None = None,
+    database: Database | None = None,
+    context: Context | None = None,
 ) -> FastAPI:
     """The ASGI application. Nothing is opened before it starts.
 
-    `encoder` and `database` replace the checkpoint and the database of the settings; who passes them closes them.
+    `encoder` and `database` replace the checkpoint and the database of the settings, `context` all that would be
+    opened; who passes them closes them.
     """
     configure_logs(settings.log_level)
 
@@ -46,7 +51,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack = ExitStack()
         try:
-            app.state.context = await run_in_threadpool(open_context, stack, settings, encoder, database)
+            app.state.context = context or await run_in_threadpool(open_context, stack, settings, encoder, database)
             yield
         finally:
             await run_in_threadpool(stack.close)
@@ -72,7 +77,10 @@ def create_app(
 
 
 def open_context(
-    stack: ExitStack, settings: ServiceSettings, encoder: QueryEncoder | None, database: Database | None
+    stack: ExitStack,
+    settings: ServiceSettings,
+    encoder: QueryEncoder | None = None,
+    database: Database | None = None,
 ) -> Context:
     """Open the parts of the service, each of them closed by `stack`."""
     refuse_unknown_variables(ServiceSettings)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -51,6 +53,7 @@ class Precision(StrEnum):
 
 Url = Annotated[str, typer.Option(help="Address of the running service.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
+PREFIX = "PERSON_SEARCH_"
 
 
 def main() -> None:
@@ -66,7 +69,12 @@ def main() -> None:
     except (GalleryError, ModelError, ServiceError) as error:
         _fail(str(error))
     except ValidationError as error:
-        _fail("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+        _fail(" ".join(_sentence(e["loc"], e["msg"]) for e in error.errors()))
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{PREFIX}{'_'.join(map(str, location)).upper()}: {message}." if location else message
 
 
 def _fail(sentence: str) -> NoReturn:
@@ -99,20 +107,29 @@ def serve(
     """Serve the API and the page."""
     import uvicorn
 
-    from service.app import create_app
+    from indexer.settings import refuse_unknown_variables
+    from service.app import create_app, open_context
+    from service.logs import configure_logs
     from service.settings import ServiceSettings
 
+    refuse_unknown_variables(ServiceSettings)
     overrides: dict[str, Any] = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
     settings = ServiceSettings(**overrides)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
+    configure_logs(settings.log_level)
+    # uvicorn gives the signal that ended it back to this process, which must still close what it opened.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    with ExitStack() as stack:
+        # Opened here and not in the application's own start, so that what cannot be opened is one sentence.
+        context = open_context(stack, settings)
+        uvicorn.run(
+            create_app(settings, context=context),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -145,6 +146,40 @@ def test_an_unknown_setting_stops_the_start_with_its_name(run: Run, monkeypatch:
     assert status == 1
     assert "PERSON_SEARCH_PROT" in err
     assert "PERSON_SEARCH_PORT" in err
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_what_cannot_be_opened_is_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(b"not a checkpoint")
+    monkeypatch.setenv("PERSON_SEARCH_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PERSON_SEARCH_CHECKPOINT", str(foreign))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        status, _, err = run(command)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert status == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "foreign.safetensors" in last
+
+
+def test_a_service_without_authentication_stays_at_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSON_SEARCH_HOST", "0.0.0.0")
+    status, _, err = run("config", "show")
+    assert status == 1
+    assert err.startswith("error: The service would listen on 0.0.0.0")
+
+
+def test_a_setting_of_the_wrong_kind_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSON_SEARCH_PORT", "many")
+    status, _, err = run("config", "show")
+    assert status == 1
+    assert "PERSON_SEARCH_PORT: Input should be a valid integer" in " ".join(err.split())
 
 
 def test_checkpoint_show_tells_what_is_in_the_file(run: Run, tmp_path: Path) -> None:
