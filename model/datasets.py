@@ -1,33 +1,26 @@
 """Readers of labelled image-caption folders: a root and a split in, a list of `Sample` out.
 
-The CUHK-PEDES layout (`imgs/` and `reid_raw.json`) is read for the benchmark itself, for the rendered sets of
-model.synth, which add keys to the same rows, and for anybody's own labelled images. Reading a split only checks that
-its images are there; `open_image` decodes one. Mistakes that people make with these files become sentences that say
-what to do.
+Three benchmarks are read from the files that their authors hand out; what is wrong with a folder is said in a sentence
+(model.manifest). The CUHK-PEDES layout (`imgs/` and `reid_raw.json`) also serves the rendered sets of model.synth,
+which add keys to the same rows, and anybody's own labelled images. Reading a split only checks that its images are
+there; `open_image` decodes one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from model.errors import ModelError
-
-MANIFEST = "reid_raw.json"
-# identities, images and captions of the published split, specs/protocols section 1
-CUHK_PEDES_COUNTS = {"train": (11003, 34054, 68126), "val": (1000, 3078, 6158), "test": (1000, 3074, 6156)}
-_CUHK_PEDES_FOLDERS = {"cam_a", "cam_b", "CUHK01", "CUHK03", "Market", "test_query", "train_query"}
-
-
-class DatasetError(ModelError):
-    """The folder is not the dataset it should be. The message says what is wrong and what to do."""
+from model.manifest import CUHK_PEDES, ICFG_PEDES, RSTPREID, Layout, find_manifest, manifest_path, read_rows
+from model.manifest import DatasetError as DatasetError  # what every reader raises is at home here too
 
 
 @dataclass(frozen=True)
@@ -52,26 +45,35 @@ def read_cuhk_pedes(root: Path | str, split: str) -> list[Sample]:
     """Samples of one split, in file order. Raises `DatasetError`; unexpected counts of the benchmark only warn.
 
     ``root`` may also hold each split in a folder of its own, ``root/train``, ``root/val``, as rendered sets lie.
+    ``processed_tokens`` of the rows are neither needed nor read: captions go through the tokenizer of the net.
     """
     root = Path(root)
-    if not (root / MANIFEST).is_file() and (root / split / MANIFEST).is_file():
+    if manifest_path(root, CUHK_PEDES) is None and manifest_path(root / split, CUHK_PEDES) is not None:
         root = root / split
-    rows = _read_manifest(root)
-    splits = {row.get("split") for row in rows}
-    if split not in splits:
-        known = ", ".join(sorted(str(name) for name in splits))
-        raise DatasetError(f'{root / MANIFEST} has no split "{split}"; it has: {known}.')
-    images = root / "imgs"
-    wanted = [(n, row) for n, row in enumerate(rows) if row["split"] == split]
-    samples = [_sample(images, row, f"Row {n} of {root / MANIFEST}") for n, row in wanted]
-    missing = [sample.path for sample in samples if not sample.path.is_file()]
-    if missing:
-        raise DatasetError(
-            f'{len(missing)} of {len(samples)} images of split "{split}" are not in {images}; the first is '
-            f"{missing[0].relative_to(images)}. Unpack all images of the dataset into {images}."
-        )
-    _warn_about_counts(samples, split, images)
-    return samples
+    return _read_split(root, split, CUHK_PEDES)
+
+
+def read_icfg_pedes(root: Path | str, split: str) -> list[Sample]:
+    """As `read_cuhk_pedes`, for ICFG-PEDES: "train" or "test", one caption an image, identities from 0."""
+    return _read_split(Path(root), split, ICFG_PEDES)
+
+
+def read_rstpreid(root: Path | str, split: str) -> list[Sample]:
+    """As `read_cuhk_pedes`, for RSTPReid: identities from 0, cameras from the file names.
+
+    Its captions often run sentences together ("shirt.His trousers"). They are set apart here, so that any later
+    splitting into words sees two of them.
+    """
+    samples = _read_split(Path(root), split, RSTPREID)
+    return [
+        replace(sample, captions=tuple(separate_sentences(c) for c in sample.captions), camera=_rstp_camera(sample))
+        for sample in samples
+    ]
+
+
+def separate_sentences(caption: str) -> str:
+    """A space after punctuation that two words are glued to: "shirt.His trousers" -> "shirt. His trousers"."""
+    return re.sub(r"(?<=[^\W\d_])([.,;:!?]+)(?=[^\W\d_])", r"\1 ", caption)
 
 
 def open_image(path: Path) -> Image.Image:
@@ -103,53 +105,39 @@ def limit_identities(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [sample for sample in samples if sample.pid in keep]
 
 
-def _read_manifest(root: Path) -> list[dict[str, Any]]:
-    if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder. Give the folder that holds {MANIFEST} and imgs.")
-    path = root / MANIFEST
-    if not path.is_file():
-        raise DatasetError(_missing_manifest(root))
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not valid JSON ({error}). Download or write the file again.") from error
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise DatasetError(f"{path} must be a JSON list of rows with split, captions, file_path and id.")
-    if not any("split" in row for row in rows):
-        raise DatasetError(
-            f"{path} has no splits: this looks like caption_all.json, which comes with the image archive and numbers "
-            f"the people differently. Ask the dataset's authors for {MANIFEST}, and put it here."
-        )
-    for n, row in enumerate(rows):
-        absent = [key for key in ("split", "captions", "file_path", "id") if key not in row]
-        if absent:
-            raise DatasetError(f"Row {n} of {path} lacks {', '.join(absent)}.")
-    if not (root / "imgs").is_dir():
-        raise DatasetError(f"{root} has {MANIFEST} but no folder imgs. Unpack the image archive into {root / 'imgs'}.")
-    return rows
+# --- reading one split ------------------------------------------------------------------------------------------
 
 
-def _missing_manifest(root: Path) -> str:
-    if (root / "caption_all.json").is_file():
-        return (
-            f"{root} has caption_all.json but no {MANIFEST}. caption_all.json comes with the image archive, has no "
-            f"splits and numbers the people differently, so it cannot be used. Ask the authors for {MANIFEST}."
-        )
-    inside = [child.parent for child in sorted(root.glob(f"*/{MANIFEST}"))]
-    if inside:
-        return f"{root} has no {MANIFEST}, but {inside[0]} has. Give that folder."
-    if root.name == "imgs" and (root.parent / MANIFEST).is_file():
-        return f"{root} is the image folder. Give the folder above it, {root.parent}."
-    return f"{root} has no {MANIFEST}. Give the folder that holds {MANIFEST} and imgs."
+def _read_split(root: Path, split: str, layout: Layout) -> list[Sample]:
+    path = find_manifest(root, layout)
+    rows = read_rows(path, layout)
+    splits = {row.get("split") for row in rows}
+    if split not in splits:
+        known = ", ".join(sorted(str(name) for name in splits))
+        message = f'{path} has no split "{split}"; it has: {known}.'
+        if split == "val" and "val" not in layout.counts:
+            message += (
+                f" {layout.name} was published without one: hold identities of train out for validation with "
+                f"model.splits.hold_out_identities, and leave test for the last measurement."
+            )
+        raise DatasetError(message)
+    images = root / "imgs"
+    if not images.is_dir():
+        raise DatasetError(f"{root} has {path.name} but no folder imgs. Unpack the image archive into {images}.")
+    wanted = [(n, row) for n, row in enumerate(rows) if row["split"] == split]
+    samples = [_sample(images, row, layout.path_key, f"Row {n} of {path}") for n, row in wanted]
+    _refuse_missing_images(samples, split, images)
+    _warn_about_counts(samples, split, images, layout)
+    return samples
 
 
-def _sample(images: Path, row: dict[str, Any], where: str) -> Sample:
+def _sample(images: Path, row: dict[str, Any], path_key: str, where: str) -> Sample:
     captions = row["captions"]
     if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c.strip() for c in captions):
         raise DatasetError(f"{where}: captions must be a list of one or more texts.")
-    relative = row["file_path"]
+    relative = row[path_key]
     if not isinstance(relative, str) or PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
-        raise DatasetError(f"{where}: file_path must be a path inside imgs, not {relative!r}.")
+        raise DatasetError(f"{where}: {path_key} must be a path inside imgs, not {relative!r}.")
     pid = row["id"]
     if not isinstance(pid, int) or isinstance(pid, bool):
         raise DatasetError(f"{where}: id must be a whole number, not {pid!r}.")
@@ -168,16 +156,39 @@ def _sample(images: Path, row: dict[str, Any], where: str) -> Sample:
     )
 
 
-def _warn_about_counts(samples: Sequence[Sample], split: str, images: Path) -> None:
+def _rstp_camera(sample: Sample) -> str | None:
+    """The 14 of ``0000_c14_0031.jpg``."""
+    match = re.match(r"\d+_c(\d+)_", sample.path.name)
+    return sample.camera if match is None else match[1]
+
+
+# --- checks of the images ---------------------------------------------------------------------------------------
+
+
+def _refuse_missing_images(samples: Sequence[Sample], split: str, images: Path) -> None:
+    missing = [sample.path.relative_to(images) for sample in samples if not sample.path.is_file()]
+    if not missing:
+        return
+    folders = sorted({path.parts[0] for path in missing if len(path.parts) > 1})
+    absent = [name for name in folders if not (images / name).is_dir()]
+    whole = f" Missing as a whole: {', '.join(absent)}." if absent else ""
+    raise DatasetError(
+        f'{len(missing)} of {len(samples)} images of split "{split}" are not in {images}; the first is '
+        f"{missing[0]}.{whole} Unpack all images of the dataset into {images}."
+    )
+
+
+def _warn_about_counts(samples: Sequence[Sample], split: str, images: Path, layout: Layout) -> None:
     """Someone's own folder has any size; only what is laid out as the benchmark is held to the published counts."""
-    folders = {sample.path.relative_to(images).parts[0] for sample in samples}
-    if split not in CUHK_PEDES_COUNTS or not folders <= _CUHK_PEDES_FOLDERS:
+    own = all(re.match(layout.own_path, sample.path.relative_to(images).as_posix()) for sample in samples)
+    if split not in layout.counts or not own:
         return
     found = (len({s.pid for s in samples}), len(samples), sum(len(s.captions) for s in samples))
-    expected = CUHK_PEDES_COUNTS[split]
+    expected = layout.counts[split]
     if found != expected:
         warnings.warn(
-            f'CUHK-PEDES split "{split}" has {found[0]} identities, {found[1]} images and {found[2]} captions here; '
-            f"published are {expected[0]}, {expected[1]} and {expected[2]}. Results are not comparable.",
-            stacklevel=3,
+            f'{layout.name} split "{split}" has {found[0]} identities, {found[1]} images and {found[2]} captions here; '
+            f"published are {expected[0]}, {expected[1]} and {expected[2]}. Results are not comparable with published "
+            f"ones; take {layout.manifests[0]} as the authors hand it out.",
+            stacklevel=4,
         )

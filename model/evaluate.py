@@ -19,7 +19,7 @@ from rich.table import Table
 
 from model.baselines import chance, color_histogram, color_similarity
 from model.checkpoint import write_atomically
-from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes
+from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes, read_icfg_pedes, read_rstpreid
 from model.encoder import Encoder
 from model.metrics import QueryOutcomes, query_outcomes, rank1_interval, summarize
 
@@ -29,6 +29,8 @@ _CHUNK = 256  # images decoded and held at a time
 # Readers by name; "synth" is for the rendered sets of model.synth, and for labelled images of one's own.
 DATASETS: dict[str, Callable[[Path | str, str], list[Sample]]] = {
     "cuhk-pedes": read_cuhk_pedes,
+    "icfg-pedes": read_icfg_pedes,
+    "rstpreid": read_rstpreid,
     "synth": read_cuhk_pedes,
 }
 

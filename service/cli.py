@@ -312,13 +312,17 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")],
-    dataset: Annotated[str, typer.Option(help="Format of the data: cuhk-pedes or synth.")] = "cuhk-pedes",
-    root: Annotated[Path, typer.Option(help="Folder with reid_raw.json and imgs/.")] = Path("data/test"),
+    dataset: Annotated[
+        str, typer.Option(help="Format of the data: cuhk-pedes, icfg-pedes, rstpreid or synth.")
+    ] = "cuhk-pedes",
+    root: Annotated[
+        Path, typer.Option(help="Folder with imgs/ and reid_raw.json (or the dataset's own list of captions).")
+    ] = Path("data/test"),
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
 ) -> None:
-    """Measure a checkpoint on labelled images: any folder in the CUHK-PEDES format."""
+    """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
     from model.checkpoint import default_checkpoint
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import report

@@ -130,7 +130,7 @@ def test_evaluate_measures_a_file_and_writes_json(toy_dataset: Path, tiny_checkp
 
 
 def test_evaluate_explains_what_is_wrong(toy_dataset: Path, tiny_checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="choose one of cuhk-pedes, synth"):
+    with pytest.raises(ValueError, match="choose one of cuhk-pedes, icfg-pedes, rstpreid, synth"):
         evaluate(tiny_checkpoint, "market", toy_dataset)
     with pytest.raises(DatasetError, match='no split "nothing"'):
         evaluate(tiny_checkpoint, "synth", toy_dataset, split="nothing")
