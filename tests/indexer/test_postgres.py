@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -47,7 +48,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def empty_root() -> Iterator[Path]:
     """A folder with a short name, so that the socket is in it, and no database yet."""
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        yield Path(folder).resolve() / "postgres"
+        root = Path(folder).resolve() / "postgres"
+        yield root
+        if root.exists():  # a server whose owner was killed writes its last files by itself, before the folder may go
+            eventually(lambda: is_let_go(root), "every server process let go of the folder")
 
 
 @pytest.fixture
@@ -95,6 +99,16 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"it never happened that {what}"
         time.sleep(0.01)
+
+
+def is_let_go(root: Path) -> bool:
+    """Whether no process, server or owner, holds the folder's lock any more."""
+    with (root / "owner.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def is_running(pid: int) -> bool:
