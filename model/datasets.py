@@ -29,6 +29,7 @@ class Sample:
 
     camera, view: None where the dataset does not say. attributes: the wearer's look by field name, of rendered sets;
     visible: the fields that this image shows. facts: per caption, what it states, for the oracle of rendered sets.
+    occluded: what an obstacle hides of the person, None for nothing. seed: what the image was rendered from.
     """
 
     path: Path
@@ -39,6 +40,8 @@ class Sample:
     attributes: dict[str, Any] | None = None
     visible: frozenset[str] | None = None
     facts: tuple[Any, ...] | None = None
+    occluded: str | None = None
+    seed: int | None = None
 
 
 def read_cuhk_pedes(root: Path | str, split: str) -> list[Sample]:
@@ -153,6 +156,8 @@ def _sample(images: Path, row: dict[str, Any], path_key: str, where: str) -> Sam
         attributes=row.get("attributes"),
         visible=None if visible is None else frozenset(visible),
         facts=None if facts is None else tuple(facts),
+        occluded=row.get("occluded"),
+        seed=row.get("seed"),
     )
 
 

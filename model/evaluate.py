@@ -7,7 +7,7 @@ Training and model selection happen elsewhere: a test split is only ever read he
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +47,8 @@ def evaluate(
 
     Returns the protocols "text_to_image", "image_to_image" and "cross_view" with rank1/5/10, mean_ap, mean_inp, the
     95 % interval of Rank-1 over identities, and the number of valid and skipped queries; beside them "chance",
-    "color_histogram" and "oracle". What the net or the dataset does not allow is None. ``json_out`` gets the same.
+    "color_histogram" and "oracle"; and the protocols of `further_protocols`, each with an oracle of its own. What the
+    net or the dataset does not allow is None. ``json_out`` gets the same.
 
     Raises:
         ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
@@ -71,6 +72,7 @@ def evaluate(
         "chance": chance([s.pid for s in samples], [s.pid for s in samples for _ in s.captions]),
         "color_histogram": text_to_image_of(color_similarity(captions, histograms), samples),
         "oracle": oracle(samples),
+        **further_protocols(encoder, samples, images, {} if texts is None else dict(zip(captions, texts, strict=True))),
     }
     if json_out is not None:
         write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
@@ -108,6 +110,14 @@ _TITLES = {
     "chance": "chance",
     "color_histogram": "colour histogram",
     "oracle": "oracle ceiling",
+    "wording": "other wording",
+    "wording_oracle": "- its ceiling",
+    "compositions": "unseen outfits",
+    "compositions_oracle": "- its ceiling",
+    "occluded": "partly hidden",
+    "occluded_oracle": "- its ceiling",
+    "short": "short queries",
+    "short_oracle": "- its ceiling",
 }
 
 
@@ -125,8 +135,7 @@ def text_to_image(texts: Array, images: Array, samples: Sequence[Sample]) -> dic
 
 def text_to_image_of(similarity: Array, samples: Sequence[Sample]) -> dict[str, Any]:
     """The standard protocol for a similarity (Q, G) that is at hand."""
-    queries, gallery = _pids(samples)
-    return _result(query_outcomes(lambda rows: similarity[rows], queries, gallery), queries)
+    return _ranked(similarity, *_pids(samples))
 
 
 def cross_view(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any] | None:
@@ -165,18 +174,54 @@ def image_to_image(images: Array, samples: Sequence[Sample]) -> dict[str, Any]:
 
 def oracle(samples: Sequence[Sample]) -> dict[str, float] | None:
     """What a perfect reader of each caption's facts could reach; None where the dataset does not list them."""
-    if any(s.facts is None or s.attributes is None or s.visible is None for s in samples):
+    if any(sample.facts is None for sample in samples):
+        return None
+    facts = [fact for sample in samples for fact in sample.facts or ()]
+    return _ceiling(facts, _pids(samples)[0], samples)
+
+
+def further_protocols(
+    encoder: Encoder, samples: Sequence[Sample], images: Array, known: Mapping[str, Array]
+) -> dict[str, Any]:
+    """The protocols of model.synth.protocols by name, and "<name>_oracle" for each: whole gallery, other queries.
+
+    images: (G, D) unit rows, one for each sample. known: (D,) unit rows of texts that need not be embedded again.
+    """
+    from model.synth.protocols import PROTOCOLS  # loads no renderer
+
+    gallery = _pids(samples)[1]
+    result: dict[str, Any] = {}
+    for name, queries_of in PROTOCOLS.items():
+        queries = queries_of(samples)
+        result[name] = result[f"{name}_oracle"] = None
+        if queries is None:
+            continue
+        pids = np.array(queries.pids)
+        if encoder.has_text:
+            new = [text for text in dict.fromkeys(queries.texts) if text not in known]
+            rows = {**known, **dict(zip(new, encoder.embed_texts(new), strict=True))} if new else known
+            similarity = np.stack([rows[text] for text in queries.texts]) @ images.T  # (Q, G)
+            result[name] = _ranked(similarity, pids, gallery)
+        if queries.facts is not None:
+            result[f"{name}_oracle"] = _ceiling(queries.facts, pids, samples)
+    return result
+
+
+# --- parts ------------------------------------------------------------------------------------------------------
+
+
+def _ceiling(
+    facts: Sequence[Mapping[str, Collection[str]]], queries: Array, samples: Sequence[Sample]
+) -> dict[str, float] | None:
+    """The perfect reader of ``facts``, one entry for each person in ``queries``, over the whole gallery."""
+    if any(sample.attributes is None or sample.visible is None for sample in samples):
         return None
     from model.synth.attributes import Attributes  # rendered sets only; nothing else needs the optional package
     from model.synth.oracle import oracle_ceiling
 
-    facts = [fact for sample in samples for fact in sample.facts or ()]
     attributes = [Attributes(**(sample.attributes or {})) for sample in samples]
-    queries, gallery = _pids(samples)
-    return oracle_ceiling(facts, queries, attributes, [sample.visible or () for sample in samples], gallery)
-
-
-# --- parts ------------------------------------------------------------------------------------------------------
+    visible = [sample.visible or () for sample in samples]
+    return oracle_ceiling(facts, queries, attributes, visible, _pids(samples)[1])
 
 
 def _embed_gallery(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Array, Array]:
@@ -194,6 +239,11 @@ def _pids(samples: Sequence[Sample]) -> tuple[Array, Array]:
     """(Q,) the person of every caption, (G,) the person of every image."""
     gallery = np.array([sample.pid for sample in samples])
     return np.repeat(gallery, [len(sample.captions) for sample in samples]), gallery
+
+
+def _ranked(similarity: Array, queries: Array, gallery: Array) -> dict[str, Any]:
+    """The whole gallery (G,) persons, searched for (Q,) persons by a similarity (Q, G)."""
+    return _result(query_outcomes(lambda rows: similarity[rows], queries, gallery), queries)
 
 
 def _result(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
