@@ -1,7 +1,7 @@
 """Rendered pedestrians: bodies, clothes, street scenes and cameras drawn from a seed, with their descriptions.
 
-An optional extra (``pip install '.[synth]'``): nothing outside this package imports it, and importing the package
-itself loads neither OpenGL nor the body data.
+Drawing is an optional extra (``pip install '.[synth]'``). What judges rendered sets (attributes, phrase books, oracle)
+needs numpy alone; importing the package itself loads neither OpenGL nor the body data.
 """
 
 from model.errors import ModelError

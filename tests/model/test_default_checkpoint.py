@@ -22,6 +22,14 @@ ROWS = {
     "chance": "chance",
     "colour histogram": "color_histogram",
     "oracle ceiling": "oracle",
+    "other wording": "wording",
+    "other wording, its ceiling": "wording_oracle",
+    "short queries": "short",
+    "short queries, their ceiling": "short_oracle",
+    "unseen outfits": "compositions",
+    "unseen outfits, their ceiling": "compositions_oracle",
+    "partly hidden": "occluded",
+    "partly hidden, their ceiling": "occluded_oracle",
 }
 
 
