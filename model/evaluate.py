@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from model.baselines import chance, color_histogram, color_similarity
-from model.checkpoint import write_atomically
+from model.checkpoint import CheckpointError, write_atomically
 from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes, read_icfg_pedes, read_rstpreid
 from model.encoder import Encoder
 from model.metrics import QueryOutcomes, query_outcomes, rank1_interval, summarize
+from model.sheets import RESULTS, result_sheet, save_png, some
 
 Array = NDArray[Any]
 _CHUNK = 256  # images decoded and held at a time
@@ -42,13 +43,16 @@ def evaluate(
     split: str = "test",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     json_out: Path | str | None = None,
+    sheet: Path | str | None = None,
+    sheet_queries: int = 12,
 ) -> dict[str, Any]:
     """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
 
     Returns the protocols "text_to_image", "image_to_image" and "cross_view" with rank1/5/10, mean_ap, mean_inp, the
     95 % interval of Rank-1 over identities, and the number of valid and skipped queries; beside them "chance",
     "color_histogram" and "oracle"; and the protocols of `further_protocols`, each with an oracle of its own. What the
-    net or the dataset does not allow is None. ``json_out`` gets the same.
+    net or the dataset does not allow is None. ``json_out`` gets the same; ``sheet`` gets a PNG of ``sheet_queries``
+    captions with the first ten images that each finds.
 
     Raises:
         ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
@@ -57,6 +61,10 @@ def evaluate(
         raise ValueError(f"There is no dataset {dataset!r}; choose one of {', '.join(DATASETS)}.")
     samples = DATASETS[dataset](root, split)
     encoder = Encoder(checkpoint, device)
+    if sheet is not None and not encoder.has_text:
+        raise CheckpointError(
+            f"{checkpoint} reads no descriptions, so there are no queries to draw; leave out --sheet."
+        )
     captions = [caption for sample in samples for caption in sample.captions]
     images, histograms = _embed_gallery(encoder, samples)
     texts = encoder.embed_texts(captions) if encoder.has_text else None
@@ -76,6 +84,8 @@ def evaluate(
     }
     if json_out is not None:
         write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
+    if sheet is not None and texts is not None:
+        save_png(result_sheet(_first_results(texts, images, samples, sheet_queries)), sheet)
     return result
 
 
@@ -233,6 +243,19 @@ def _embed_gallery(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Array, 
             embeddings.append(encoder.embed_images(images))
             histograms += [color_histogram(image) for image in images]
     return np.concatenate(embeddings), np.stack(histograms)
+
+
+def _first_results(
+    texts: Array, images: Array, samples: Sequence[Sample], count: int
+) -> list[tuple[str, list[tuple[Path, bool]]]]:
+    """Some captions, each with the images it ranks first and whether they show the person it was written for."""
+    queries = [(caption, sample.pid) for sample in samples for caption in sample.captions]
+    found = []
+    for q in some(range(len(queries)), count):
+        caption, pid = queries[q]
+        best = np.argsort(-(images @ texts[q]), kind="stable")[:RESULTS]
+        found.append((caption, [(samples[g].path, samples[g].pid == pid) for g in best]))
+    return found
 
 
 def _pids(samples: Sequence[Sample]) -> tuple[Array, Array]:

@@ -321,6 +321,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Draw queries with their first ten results to this PNG.")] = None,
+    sheet_queries: Annotated[int, typer.Option(help="How many queries to draw.", min=1)] = 12,
 ) -> None:
     """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
     from model.checkpoint import default_checkpoint
@@ -328,7 +330,16 @@ def evaluate(
     from model.evaluate import report
 
     path = default_checkpoint() if str(checkpoint) == "default" else checkpoint
-    result = run_evaluation(path, dataset, root, split=split, device=device.value, json_out=as_json)
+    result = run_evaluation(
+        path,
+        dataset,
+        root,
+        split=split,
+        device=device.value,
+        json_out=as_json,
+        sheet=sheet,
+        sheet_queries=sheet_queries,
+    )
     report(result, console)
 
 
@@ -341,12 +352,16 @@ def synth(
     height: Annotated[int | None, typer.Option(help="Image height in pixels.", min=64, max=1024)] = None,
     width: Annotated[int | None, typer.Option(help="Image width in pixels.", min=32, max=512)] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also write a contact sheet of up to 60 images to this PNG.")
+    ] = None,
 ) -> None:
     """Render a set of synthetic pedestrians with captions."""
     from dataclasses import replace
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from model.sheets import contact_sheet, save_png, some
     from model.synth.generate import SETS, generate
 
     if name not in SETS:
@@ -359,6 +374,12 @@ def synth(
             spec, out, workers, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     console.print(f"Wrote {manifest}")
+    if sheet is not None:
+        people = range(spec.first_pid, spec.first_pid + spec.ids)  # other sets may share the folder
+        rows = some([row for row in json.loads(manifest.read_text()) if row["id"] in people], 60)
+        labels = [f"{row['camera']} {row['view']}" for row in rows]
+        save_png(contact_sheet([out / "imgs" / row["file_path"] for row in rows], 12, labels=labels), sheet)
+        console.print(f"Wrote {sheet}")
 
 
 @config_app.command("show")

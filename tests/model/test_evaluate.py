@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from model.checkpoint import CheckpointError
 from model.datasets import DatasetError, Sample, read_cuhk_pedes
+from model.encoder import Encoder
 from model.evaluate import cross_view, evaluate, image_to_image, oracle, report, text_to_image
 
 
@@ -134,3 +136,12 @@ def test_evaluate_explains_what_is_wrong(toy_dataset: Path, tiny_checkpoint: Pat
         evaluate(tiny_checkpoint, "market", toy_dataset)
     with pytest.raises(DatasetError, match='no split "nothing"'):
         evaluate(tiny_checkpoint, "synth", toy_dataset, split="nothing")
+
+
+def test_a_sheet_needs_a_net_that_reads(
+    toy_dataset: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "has_text", False)
+    with pytest.raises(CheckpointError, match="reads no descriptions"):
+        evaluate(tiny_checkpoint, "synth", toy_dataset, device="cpu", sheet=tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from indexer import worker
+from model.sheets import GAP, MARGIN, RESULT_CELL
 from service import cli
 from service.client import Client, ServiceError
 from tests.helpers import make_tiny_checkpoint, make_toy_dataset
@@ -198,14 +200,39 @@ def test_train_and_evaluate(run: Run, tmp_path: Path) -> None:
     best = tmp_path / "run" / "best.safetensors"
     assert best.exists()
     result = tmp_path / "result.json"
-    status, out, _ = run("evaluate", best, "--root", tmp_path / "toy", "--json", result)
+    sheet = tmp_path / "sheet.png"
+    drawing = ["--sheet", sheet, "--sheet-queries", "2"]
+    status, out, _ = run("evaluate", best, "--root", tmp_path / "toy", "--json", result, *drawing)
     assert status == 0
+    with Image.open(sheet) as picture_of_results:
+        assert picture_of_results.format == "PNG"
+        assert picture_of_results.height > 2 * RESULT_CELL[1]
     assert "Rank-1" in out
     assert json.loads(result.read_text())["text_to_image"]["queries"] > 0
 
     status, _, err = run("train", "axm_net_tiny", "--root", tmp_path / "toy", "--out", tmp_path / "run")
     assert status == 1
     assert "already holds a run" in " ".join(err.split())
+
+
+def test_synth_draws_a_contact_sheet_of_its_own_set(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("scipy", reason="the [synth] extra is not installed")
+
+    def generate(spec: object, out: Path, *_: object, **__: object) -> Path:
+        """Stands in for the renderer, which needs a graphics library: two people of this set, one of another."""
+        rows = [{"id": pid, "file_path": f"{pid}.png", "camera": 36, "view": "front"} for pid in (7500, 7501, 6000)]
+        (out / "imgs").mkdir(parents=True)
+        for row in rows[:2]:
+            pixels(int(str(row["id"]))).save(out / "imgs" / str(row["file_path"]))
+        (out / "reid_raw.json").write_text(json.dumps(rows))
+        return out / "reid_raw.json"
+
+    monkeypatch.setattr("model.synth.generate.generate", generate)
+    status, out, err = run("synth", "tiny", "--out", tmp_path / "tiny", "--sheet", tmp_path / "sheet.png")
+    assert status == 0, err
+    assert "sheet.png" in out.replace("\n", "")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 2 * 84 + GAP + 2 * MARGIN  # two images, not three
 
 
 def test_recipes_are_listed(run: Run) -> None:
