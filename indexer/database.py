@@ -79,6 +79,7 @@ def connect(url: str) -> Engine:
     """A pool of connections; none is opened yet."""
     engine = create_engine(
         url,
+        hide_parameters=True,  # errors are logged, and parameters hold what people searched for
         pool_size=10,
         max_overflow=30,  # as many in all as the web framework has threads
         pool_timeout=POOL_SECONDS,

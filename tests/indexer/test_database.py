@@ -237,3 +237,10 @@ def test_server_killed_in_the_middle_is_back_for_the_same_pool(folder: Path) -> 
 
 def test_connections_are_opened_only_when_needed() -> None:
     connect("postgresql+psycopg://nobody@nowhere.invalid/none").dispose()
+
+
+def test_an_unexpected_error_does_not_tell_what_was_searched_for(database: Database) -> None:
+    """Errors end up in logs; a stored search is a parameter of a statement."""
+    with pytest.raises(exc.DataError) as failed, transaction(database.engine) as session:
+        session.execute(text("SELECT CAST(1 AS int) / 0, CAST(:said AS text)"), {"said": "a woman in a red jacket"})
+    assert "red jacket" not in str(failed.value)
