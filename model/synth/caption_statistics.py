@@ -1,6 +1,6 @@
 """How captions look in numbers, to compare with human ones: ``python -m model.synth.caption_statistics`` prints them.
 
-The figures aimed at stand in docs/dataset-card.md and are asserted in the tests.
+The figures aimed at stand in docs/dataset-card.md; tests/model/test_caption_statistics.py asserts them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def sample_captions(seed: int, n: int) -> list[tuple[str, Facts]]:
 
 
 def main() -> None:
-    drawn = sample_captions(0, 6000)
+    drawn = sample_captions(0, 10_000)
     for name, number in {**statistics([text for text, _ in drawn]), **mention_rates([f for _, f in drawn])}.items():
         print(f"{name:14s} {number:8.3f}")
     for text, _ in drawn[:20]:
