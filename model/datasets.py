@@ -30,6 +30,8 @@ class Sample:
     camera, view: None where the dataset does not say. attributes: the wearer's look by field name, of rendered sets;
     visible: the fields that this image shows. facts: per caption, what it states, for the oracle of rendered sets.
     occluded: what an obstacle hides of the person, None for nothing. seed: what the image was rendered from.
+    modality: "visible", "infrared" or "thermal". base: of a twin, the pid of whom they differ from in one attribute,
+    ``changed`` (None for that person themselves). These too are None where the dataset does not say.
     """
 
     path: Path
@@ -42,10 +44,15 @@ class Sample:
     facts: tuple[Any, ...] | None = None
     occluded: str | None = None
     seed: int | None = None
+    modality: str | None = None
+    base: int | None = None
+    changed: str | None = None
 
 
-def read_cuhk_pedes(root: Path | str, split: str) -> list[Sample]:
+def read_cuhk_pedes(root: Path | str, split: str, *, wordless: bool = False) -> list[Sample]:
     """Samples of one split, in file order. Raises `DatasetError`; unexpected counts of the benchmark only warn.
+
+    ``wordless`` lets images pass for which no caption was written, as in the rendered infrared sets.
 
     ``root`` may also hold each split in a folder of its own, ``root/train``, ``root/val``, as rendered sets lie.
     ``processed_tokens`` of the rows are neither needed nor read: captions go through the tokenizer of the net.
@@ -53,7 +60,7 @@ def read_cuhk_pedes(root: Path | str, split: str) -> list[Sample]:
     root = Path(root)
     if manifest_path(root, CUHK_PEDES) is None and manifest_path(root / split, CUHK_PEDES) is not None:
         root = root / split
-    return _read_split(root, split, CUHK_PEDES)
+    return _read_split(root, split, CUHK_PEDES, wordless)
 
 
 def read_icfg_pedes(root: Path | str, split: str) -> list[Sample]:
@@ -111,7 +118,7 @@ def limit_identities(samples: Sequence[Sample], count: int) -> list[Sample]:
 # --- reading one split ------------------------------------------------------------------------------------------
 
 
-def _read_split(root: Path, split: str, layout: Layout) -> list[Sample]:
+def _read_split(root: Path, split: str, layout: Layout, wordless: bool = False) -> list[Sample]:
     path = find_manifest(root, layout)
     rows = read_rows(path, layout)
     splits = {row.get("split") for row in rows}
@@ -128,15 +135,16 @@ def _read_split(root: Path, split: str, layout: Layout) -> list[Sample]:
     if not images.is_dir():
         raise DatasetError(f"{root} has {path.name} but no folder imgs. Unpack the image archive into {images}.")
     wanted = [(n, row) for n, row in enumerate(rows) if row["split"] == split]
-    samples = [_sample(images, row, layout.path_key, f"Row {n} of {path}") for n, row in wanted]
+    samples = [_sample(images, row, layout.path_key, f"Row {n} of {path}", wordless) for n, row in wanted]
     _refuse_missing_images(samples, split, images)
     _warn_about_counts(samples, split, images, layout)
     return samples
 
 
-def _sample(images: Path, row: dict[str, Any], path_key: str, where: str) -> Sample:
+def _sample(images: Path, row: dict[str, Any], path_key: str, where: str, wordless: bool) -> Sample:
     captions = row["captions"]
-    if not isinstance(captions, list) or not captions or not all(isinstance(c, str) and c.strip() for c in captions):
+    texts = isinstance(captions, list) and all(isinstance(c, str) and c.strip() for c in captions)
+    if not texts or not (captions or wordless):
         raise DatasetError(f"{where}: captions must be a list of one or more texts.")
     relative = row[path_key]
     if not isinstance(relative, str) or PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
@@ -158,6 +166,9 @@ def _sample(images: Path, row: dict[str, Any], path_key: str, where: str) -> Sam
         facts=None if facts is None else tuple(facts),
         occluded=row.get("occluded"),
         seed=row.get("seed"),
+        modality=row.get("modality"),
+        base=row.get("base"),
+        changed=row.get("changed"),
     )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from model.batching import shift_tokens
 from model.checkpoint import load
 from model.errors import ModelError
 from model.interface import TextNet
@@ -66,13 +67,23 @@ class Encoder:
 
         return self._rows(embed, images)
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, D) unit rows, one for each text. Raises ValueError for a net without a text branch."""
+    def embed_texts(self, texts: Sequence[str], shifts: int = 0) -> NDArray[np.float32]:
+        """(N, D) unit rows, one for each text. Raises ValueError for a net without a text branch.
+
+        With ``shifts`` a row is the mean over so many evenly spaced circular shifts of the tokens, made unit again;
+        nets that were trained on shifted captions read each of them a little differently.
+        """
         text, net = self._text_input(), self._net
         assert isinstance(net, TextNet)
 
         def embed(chunk: Sequence[str]) -> Tensor:
-            return net.encode_text(text(chunk))
+            tokens = text(chunk)
+            if shifts < 2:
+                return net.encode_text(tokens)
+            length = tokens.ids.shape[1]
+            steps = [torch.full((len(chunk),), n * length // shifts) for n in range(shifts)]
+            shifted = [net.encode_text(shift_tokens(tokens, step)) for step in steps]  # each (B, D)
+            return torch.stack([F.normalize(rows.float()) for rows in shifted]).mean(0)
 
         return self._rows(embed, texts)
 

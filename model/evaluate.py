@@ -1,7 +1,7 @@
-"""How well a checkpoint finds people: retrieval protocols over embeddings, with chance, simple baselines and ceiling.
+"""How well a checkpoint finds people: protocols over embeddings, with chance, simple baselines and ceiling beside them.
 
-The protocols are plain functions of embeddings, so that training validates with exactly what is reported later.
-Training and model selection happen elsewhere: a test split is only ever read here.
+The protocols themselves are functions of embeddings, in model.retrieval and model.probing. Training and model selection
+happen elsewhere: a test split is only ever read here.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,17 @@ from model.baselines import chance, color_histogram, color_similarity
 from model.checkpoint import CheckpointError, write_atomically
 from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes, read_icfg_pedes, read_rstpreid
 from model.encoder import Encoder
-from model.metrics import QueryOutcomes, query_outcomes, rank1_interval, summarize
+from model.probing import Embed, attribute_probe, has_twins, named_attributes, probe_pairs, twin_accuracy
+from model.retrieval import cross_view as cross_view
+from model.retrieval import cross_view_fused, cross_view_image, fuse, fused, origin_of, pids_of, ranked, search
+from model.retrieval import image_to_image as image_to_image
+from model.retrieval import text_to_image as text_to_image
+from model.retrieval import text_to_image_of as text_to_image_of
 from model.sheets import RESULTS, result_sheet, save_png, some
+from model.splits import CrossViewSplit, read_split
+
+if TYPE_CHECKING:
+    from model.synth.attributes import Attributes
 
 Array = NDArray[Any]
 _CHUNK = 256  # images decoded and held at a time
@@ -45,141 +55,181 @@ def evaluate(
     json_out: Path | str | None = None,
     sheet: Path | str | None = None,
     sheet_queries: int = 12,
+    query_list: Path | str | None = None,
+    shifts: int = 0,
 ) -> dict[str, Any]:
     """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
 
-    Returns the protocols "text_to_image", "image_to_image" and "cross_view" with rank1/5/10, mean_ap, mean_inp, the
-    95 % interval of Rank-1 over identities, and the number of valid and skipped queries; beside them "chance",
-    "color_histogram" and "oracle"; and the protocols of `further_protocols`, each with an oracle of its own. What the
-    net or the dataset does not allow is None. ``json_out`` gets the same; ``sheet`` gets a PNG of ``sheet_queries``
-    captions with the first ten images that each finds.
+    Returns the protocols "text_to_image", "image_to_image" and "fused" (text and image together), the same three as
+    "cross_view", "cross_view_image" and "cross_view_fused", with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
+    Rank-1 over identities, and the number of valid and skipped queries; beside them "chance", "color_histogram" and
+    "oracle"; the protocols of `further_protocols`, each with an oracle of its own; and of rendered sets "attributes",
+    see `named_attributes`. On a set of twins "twins" adds the share of captions that tell the person from all their
+    twins; of a probe set only "attribute_probe" is measured. What the net or the dataset does not allow is None.
+    ``json_out`` gets the same; ``sheet`` gets a PNG of ``sheet_queries`` captions with the first ten images that each
+    finds.
+
+    query_list: a list that model.splits wrote, of images below ``root``: its queries search its gallery, and of the
+    protocols only the first three are measured. shifts: see `Encoder.embed_texts`.
 
     Raises:
         ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
     """
     if dataset not in DATASETS:
         raise ValueError(f"There is no dataset {dataset!r}; choose one of {', '.join(DATASETS)}.")
-    samples = DATASETS[dataset](root, split)
+    listed = None if query_list is None else read_split(query_list, root)
+    if listed is not None:
+        queries, gallery, split = listed.query, listed.gallery, listed.style
+    else:
+        reader = partial(read_cuhk_pedes, wordless=True) if dataset == "synth" else DATASETS[dataset]
+        queries = gallery = tuple(reader(root, split))
     encoder = Encoder(checkpoint, device)
     if sheet is not None and not encoder.has_text:
         raise CheckpointError(
             f"{checkpoint} reads no descriptions, so there are no queries to draw; leave out --sheet."
         )
-    captions = [caption for sample in samples for caption in sample.captions]
-    images, histograms = _embed_gallery(encoder, samples)
-    texts = encoder.embed_texts(captions) if encoder.has_text else None
+    embed = partial(encoder.embed_texts, shifts=shifts) if encoder.has_text else None
+    captions = [caption for sample in queries for caption in sample.captions]
+    texts = embed(captions) if embed is not None and captions else None
+    images, histograms = _embed_gallery(encoder, gallery)
     result = {
         "checkpoint": encoder.checkpoint_id,
         "net": encoder.info["net"],
         "dataset": dataset,
         "split": split,
-        "data": fingerprint(samples),
-        "text_to_image": None if texts is None else text_to_image(texts, images, samples),
-        "cross_view": None if texts is None else cross_view(texts, images, samples),
-        "image_to_image": image_to_image(images, samples) if any(s.camera is not None for s in samples) else None,
-        "chance": chance([s.pid for s in samples], [s.pid for s in samples for _ in s.captions]),
-        "color_histogram": text_to_image_of(color_similarity(captions, histograms), samples),
-        "oracle": oracle(samples),
-        **further_protocols(encoder, samples, images, {} if texts is None else dict(zip(captions, texts, strict=True))),
+        "shifts": shifts,
     }
+    if listed is not None:
+        result |= _measure_list(listed, texts, _embed_gallery(encoder, queries)[0], images)
+    else:
+        result |= _measure_split(queries, embed, texts, images, histograms)
     if json_out is not None:
         write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
     if sheet is not None and texts is not None:
-        save_png(result_sheet(_first_results(texts, images, samples, sheet_queries)), sheet)
+        save_png(result_sheet(_first_results(texts, queries, images, gallery, sheet_queries)), sheet)
+    return result
+
+
+def _measure_split(
+    samples: Sequence[Sample], embed: Embed | None, texts: Array | None, images: Array, histograms: Array
+) -> dict[str, Any]:
+    """All protocols that the net and the samples allow; the others are None."""
+    result: dict[str, Any] = {"data": fingerprint(samples), **dict.fromkeys(_TITLES)}
+    result["attribute_probe"] = None if texts is None else attribute_probe(texts, images, samples)
+    result["attributes"] = None if embed is None else named_attributes(embed, images, samples)
+    if probe_pairs(samples):
+        return result  # its captions say one thing each: nobody could find a person by them
+    if any(sample.camera is not None for sample in samples):
+        result["image_to_image"] = image_to_image(images, samples)
+        result["cross_view_image"] = cross_view_image(images, samples)
+    captions = [caption for sample in samples for caption in sample.captions]
+    if not captions:
+        return result
+    queries, gallery = pids_of(samples)
+    result["chance"] = chance(gallery, queries)
+    result["color_histogram"] = text_to_image_of(color_similarity(captions, histograms), samples)
+    result["oracle"] = oracle(samples)
+    if texts is not None:
+        result["text_to_image"] = text_to_image(texts, images, samples)
+        result["fused"] = fused(texts, images, samples)
+        result["cross_view"] = cross_view(texts, images, samples)
+        result["cross_view_fused"] = cross_view_fused(texts, images, samples)
+    known = {} if texts is None else dict(zip(captions, texts, strict=True))
+    result |= further_protocols(embed, samples, images, known)
+    if has_twins(samples):
+        result |= _twins(texts, images, samples, result)
+    return result
+
+
+def _measure_list(split: CrossViewSplit, texts: Array | None, queries: Array, gallery: Array) -> dict[str, Any]:
+    """Text, image, and both to image, as in Table 3 of the AXM-Net paper; queries, gallery: (N, D) of the two lists.
+
+    The captions and images of the query list search the gallery list, nothing of which is left out.
+    """
+    gallery_pids = pids_of(split.gallery)[1]
+    caption_pids, query_pids = pids_of(split.query)
+    result: dict[str, Any] = {"data": fingerprint([*split.query, *split.gallery]), **dict.fromkeys(_TITLES)}
+    result["image_to_image"] = search(queries, gallery, query_pids, gallery_pids)
+    result["chance"] = chance(gallery_pids, caption_pids)
+    if texts is not None:
+        result["text_to_image"] = search(texts, gallery, caption_pids, gallery_pids)
+        both = fuse(texts, queries[origin_of(split.query)])
+        result["fused"] = search(both, gallery, caption_pids, gallery_pids)
     return result
 
 
 def report(result: dict[str, Any], console: Console | None = None) -> None:
-    """Print the result of `evaluate` as a table that fits 80 columns."""
+    """Print the result of `evaluate` as tables that fit 80 columns."""
     data = result["data"]
-    table = Table(
-        title=f"{result['net']} {result['checkpoint']} on {result['dataset']} {result['split']}\n"
+    title = (
+        f"{result['net']} {result['checkpoint']} on {result['dataset']} {result['split']}\n"
         f"{data['identities']} people, {data['images']} images, {data['captions']} captions"
     )
+    table = Table(title=title)
     table.add_column("percent", no_wrap=True)
     for name in ("Rank-1", "95 %", "Rank-5", "Rank-10", "mAP", "mINP"):
         table.add_column(name, justify="right", no_wrap=True)
-    skipped = []
+    notes = []
     for key, title in _TITLES.items():
-        row = result[key]
+        row = result.get(key)
         if row is None:
             continue
         spread = f"{row['rank1_low']:.1f}-{row['rank1_high']:.1f}" if "rank1_low" in row else ""
         others = (f"{row[name]:.1f}" for name in ("rank5", "rank10", "mean_ap", "mean_inp"))
         table.add_row(title, f"{row['rank1']:.1f}", spread, *others)
         if row.get("skipped"):
-            skipped.append(f"{title}: {row['skipped']} queries without a positive were left out.")
+            notes.append(f"{title}: {row['skipped']} queries without a positive were left out.")
+        if "twin_accuracy" in row:
+            notes.append(f"{title}: {row['twin_accuracy']:.1f} % are told from all of their twins.")
+    attributes = result.get("attributes") or {}
+    probe = result.get("attribute_probe") or {}
     console = console or Console()
-    console.print(table, *skipped, sep="\n", highlight=False)
+    tables = [*([table] if table.rows else []), *([_attribute_table(attributes, probe)] if attributes or probe else [])]
+    console.print(*tables, *notes, sep="\n", highlight=False)
+
+
+def _attribute_table(attributes: Mapping[str, Mapping[str, float]], probe: Mapping[str, Any]) -> Table:
+    table = Table(title="attributes: asked of images by prompts, and in pairs of images (chance 50)")
+    table.add_column("percent", no_wrap=True)
+    for name in ("named right", "commonest", "images", "right of pair", "pairs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    pairs = probe.get("attributes", {})
+    for name in dict.fromkeys([*attributes, *pairs]):
+        asked, pair = attributes.get(name), pairs.get(name)
+        left = [f"{asked['accuracy']:.1f}", f"{asked['majority']:.1f}", str(asked["count"])] if asked else [""] * 3
+        table.add_row(name, *left, *([f"{pair['accuracy']:.1f}", str(pair["count"])] if pair else []))
+    if probe:
+        table.add_row("mean of pairs", "", "", "", f"{probe['mean']:.1f}", str(probe["count"]))
+    return table
 
 
 _TITLES = {
     "text_to_image": "text to image",
-    "cross_view": "text, cross view",
     "image_to_image": "image to image",
+    "fused": "both to image",
+    "cross_view": "text, cross view",
+    "cross_view_image": "image, cross view",
+    "cross_view_fused": "both, cross view",
     "chance": "chance",
     "color_histogram": "colour histogram",
     "oracle": "oracle ceiling",
     "wording": "other wording",
     "wording_oracle": "- its ceiling",
+    "phrasing": "other phrasing",
+    "phrasing_oracle": "- its ceiling",
     "compositions": "unseen outfits",
     "compositions_oracle": "- its ceiling",
     "occluded": "partly hidden",
     "occluded_oracle": "- its ceiling",
     "short": "short queries",
     "short_oracle": "- its ceiling",
+    "twins": "among twins",
+    "twins_oracle": "- its ceiling",
 }
+"""Keys of results that are rows of the table, in its order."""
 
 
-# --- protocols --------------------------------------------------------------------------------------------------
-
-
-def text_to_image(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The standard protocol: every caption is a query, every image is in the gallery once, its own image included.
-
-    texts: (Q, D) unit rows, the captions of all samples in order. images: (G, D) unit rows, one for each sample.
-    """
-    queries, gallery = _pids(samples)
-    return _result(query_outcomes(lambda rows: texts[rows] @ images.T, queries, gallery), queries)
-
-
-def text_to_image_of(similarity: Array, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The standard protocol for a similarity (Q, G) that is at hand."""
-    return _ranked(similarity, *_pids(samples))
-
-
-def cross_view(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """As `text_to_image`, but a caption's gallery holds no image from its own camera and none from its own view.
-
-    After the spirit of CrossRe-ID. None unless every sample names its camera and view.
-    """
-    if any(sample.camera is None or sample.view is None for sample in samples):
-        return None
-    queries, gallery = _pids(samples)
-    origin = np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples])  # (Q,) sample written for
-    cameras, views = _codes([s.camera for s in samples]), _codes([s.view for s in samples])
-
-    def drop(rows: slice) -> Array:
-        own = origin[rows]
-        shared: Array = (cameras[own, None] == cameras) | (views[own, None] == views)
-        return shared
-
-    return _result(query_outcomes(lambda rows: texts[rows] @ images.T, queries, gallery, drop=drop), queries)
-
-
-def image_to_image(images: Array, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Every image searches all others; with cameras known, its own person is only sought in other cameras."""
-    pids = np.array([sample.pid for sample in samples])
-    cameras = _codes([sample.camera for sample in samples])
-    everyone = np.arange(len(samples))
-
-    def drop(rows: slice) -> Array:
-        own: Array = everyone[rows, None] == everyone
-        here: Array = (cameras[rows, None] == cameras) & (cameras[rows, None] >= 0)
-        hidden: Array = own | (here & (pids[rows, None] == pids))
-        return hidden
-
-    return _result(query_outcomes(lambda rows: images[rows] @ images.T, pids, pids, drop=drop), pids)
+# --- protocols that need a perfect reader beside them -----------------------------------------------------------
 
 
 def oracle(samples: Sequence[Sample]) -> dict[str, float] | None:
@@ -187,19 +237,20 @@ def oracle(samples: Sequence[Sample]) -> dict[str, float] | None:
     if any(sample.facts is None for sample in samples):
         return None
     facts = [fact for sample in samples for fact in sample.facts or ()]
-    return _ceiling(facts, _pids(samples)[0], samples)
+    return _ceiling(facts, pids_of(samples)[0], samples)
 
 
 def further_protocols(
-    encoder: Encoder, samples: Sequence[Sample], images: Array, known: Mapping[str, Array]
+    embed: Embed | None, samples: Sequence[Sample], images: Array, known: Mapping[str, Array]
 ) -> dict[str, Any]:
     """The protocols of model.synth.protocols by name, and "<name>_oracle" for each: whole gallery, other queries.
 
-    images: (G, D) unit rows, one for each sample. known: (D,) unit rows of texts that need not be embedded again.
+    embed: None for a net that reads nothing. images: (G, D) unit rows, one for each sample. known: (D,) unit rows of
+    texts that need not be embedded again.
     """
     from model.synth.protocols import PROTOCOLS  # loads no renderer
 
-    gallery = _pids(samples)[1]
+    gallery = pids_of(samples)[1]
     result: dict[str, Any] = {}
     for name, queries_of in PROTOCOLS.items():
         queries = queries_of(samples)
@@ -207,14 +258,31 @@ def further_protocols(
         if queries is None:
             continue
         pids = np.array(queries.pids)
-        if encoder.has_text:
+        if embed is not None:
             new = [text for text in dict.fromkeys(queries.texts) if text not in known]
-            rows = {**known, **dict(zip(new, encoder.embed_texts(new), strict=True))} if new else known
+            rows = {**known, **dict(zip(new, embed(new), strict=True))} if new else known
             similarity = np.stack([rows[text] for text in queries.texts]) @ images.T  # (Q, G)
-            result[name] = _ranked(similarity, pids, gallery)
+            result[name] = ranked(similarity, pids, gallery)
         if queries.facts is not None:
             result[f"{name}_oracle"] = _ceiling(queries.facts, pids, samples)
     return result
+
+
+def _twins(
+    texts: Array | None, images: Array, samples: Sequence[Sample], standard: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The standard results again, with the share of captions that tell the right person from all of their twins."""
+    found: dict[str, Any] = {"twins": None, "twins_oracle": None}
+    if texts is not None:
+        found["twins"] = {**standard["text_to_image"], "twin_accuracy": twin_accuracy(texts @ images.T, samples)}
+    if standard["oracle"] is not None:
+        from model.synth.oracle import contradiction_matrix, readable
+
+        facts = [fact for sample in samples for fact in sample.facts or ()]
+        seen = [readable(look, visible) for look, visible in zip(*_looks(samples), strict=True)]
+        told = twin_accuracy(-contradiction_matrix(facts, seen), samples)
+        found["twins_oracle"] = {**standard["oracle"], "twin_accuracy": told}
+    return found
 
 
 # --- parts ------------------------------------------------------------------------------------------------------
@@ -226,12 +294,16 @@ def _ceiling(
     """The perfect reader of ``facts``, one entry for each person in ``queries``, over the whole gallery."""
     if any(sample.attributes is None or sample.visible is None for sample in samples):
         return None
-    from model.synth.attributes import Attributes  # rendered sets only; nothing else needs the optional package
-    from model.synth.oracle import oracle_ceiling
+    from model.synth.oracle import oracle_ceiling  # rendered sets only
 
-    attributes = [Attributes(**(sample.attributes or {})) for sample in samples]
-    visible = [sample.visible or () for sample in samples]
-    return oracle_ceiling(facts, queries, attributes, visible, _pids(samples)[1])
+    return oracle_ceiling(facts, queries, *_looks(samples), pids_of(samples)[1])
+
+
+def _looks(samples: Sequence[Sample]) -> tuple[list[Attributes], list[Collection[str]]]:
+    """Whom each image of a rendered set shows, and which fields can be read off it."""
+    from model.synth.attributes import Attributes
+
+    return [Attributes(**(s.attributes or {})) for s in samples], [s.visible or () for s in samples]
 
 
 def _embed_gallery(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Array, Array]:
@@ -246,45 +318,13 @@ def _embed_gallery(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Array, 
 
 
 def _first_results(
-    texts: Array, images: Array, samples: Sequence[Sample], count: int
+    texts: Array, queries: Sequence[Sample], images: Array, gallery: Sequence[Sample], count: int
 ) -> list[tuple[str, list[tuple[Path, bool]]]]:
     """Some captions, each with the images it ranks first and whether they show the person it was written for."""
-    queries = [(caption, sample.pid) for sample in samples for caption in sample.captions]
+    captions = [(caption, sample.pid) for sample in queries for caption in sample.captions]
     found = []
-    for q in some(range(len(queries)), count):
-        caption, pid = queries[q]
+    for q in some(range(len(captions)), count):
+        caption, pid = captions[q]
         best = np.argsort(-(images @ texts[q]), kind="stable")[:RESULTS]
-        found.append((caption, [(samples[g].path, samples[g].pid == pid) for g in best]))
+        found.append((caption, [(gallery[g].path, gallery[g].pid == pid) for g in best]))
     return found
-
-
-def _pids(samples: Sequence[Sample]) -> tuple[Array, Array]:
-    """(Q,) the person of every caption, (G,) the person of every image."""
-    gallery = np.array([sample.pid for sample in samples])
-    return np.repeat(gallery, [len(sample.captions) for sample in samples]), gallery
-
-
-def _ranked(similarity: Array, queries: Array, gallery: Array) -> dict[str, Any]:
-    """The whole gallery (G,) persons, searched for (Q,) persons by a similarity (Q, G)."""
-    return _result(query_outcomes(lambda rows: similarity[rows], queries, gallery), queries)
-
-
-def _result(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
-    """Flat numbers in percent, as tables and JSON show them."""
-    metrics = summarize(outcomes)
-    low, high = rank1_interval(outcomes, query_pids)
-    return {
-        **{f"rank{k}": value for k, value in metrics.rank.items()},
-        "mean_ap": metrics.mean_ap,
-        "mean_inp": metrics.mean_inp,
-        "rank1_low": low,
-        "rank1_high": high,
-        "queries": metrics.queries,
-        "skipped": metrics.skipped,
-    }
-
-
-def _codes(values: Sequence[str | None]) -> Array:
-    """(N,) one number for each distinct value, -1 for an unknown one, which equals nothing."""
-    numbers = {value: n for n, value in enumerate(dict.fromkeys(values)) if value is not None}
-    return np.array([-1 if value is None else numbers[value] for value in values])

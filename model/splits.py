@@ -111,8 +111,7 @@ def write_split(split: CrossViewSplit, path: Path | str) -> str:
         "gallery": _listed(split.gallery),
         "train": _listed(split.train),
     }
-    canonical = json.dumps(lists, sort_keys=True, separators=(",", ":")).encode()
-    digest = hashlib.sha256(canonical).hexdigest()
+    digest = _digest(lists)
     head = {
         "note": "Rebuilt in the spirit of a list that was never published; not the set of the paper.",
         "sha256": digest,
@@ -125,6 +124,36 @@ def write_split(split: CrossViewSplit, path: Path | str) -> str:
     }
     write_atomically(Path(path), (json.dumps({**head, **lists}, indent=1) + "\n").encode())
     return digest
+
+
+def read_split(path: Path | str, root: Path | str) -> CrossViewSplit:
+    """What `write_split` wrote, with the images of the benchmark in ``root/imgs``.
+
+    Raises `DatasetError`: the file is no such list, was changed after it was written, or its images are not there.
+    """
+    path, images = Path(path), Path(root) / "imgs"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        lists = {name: stored[name] for name in ("style", "query", "gallery", "train")}
+        parts = {name: [_from_list(images, row) for row in lists[name]] for name in ("query", "gallery", "train")}
+        counts, digest = stored["counts"], stored["sha256"]
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror}). Give a list that write_split wrote.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} is not a list of queries and gallery. Write it again with write_split.") from error
+    if _digest(lists) != digest:
+        raise DatasetError(f"{path} was changed after it was written: its sha256 differs. Write it again.")
+    missing = [sample.path for sample in parts["query"] + parts["gallery"] if not sample.path.is_file()]
+    if missing:
+        raise DatasetError(f"{len(missing)} listed images are not there; the first is {missing[0]}. Check --root.")
+    return CrossViewSplit(
+        style=lists["style"],
+        query=tuple(parts["query"]),
+        gallery=tuple(parts["gallery"]),
+        train=tuple(parts["train"]),
+        unknown_view=counts["images_of_unknown_view"],
+        single_view=counts["identities_of_a_single_view"],
+    )
 
 
 def hold_out_identities(samples: Sequence[Sample], count: int, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
@@ -148,6 +177,15 @@ def _query_views(pid: int, views: Iterable[str]) -> set[str]:
     """The smaller half of the views, in an order that is fixed but has nothing to do with their names."""
     shuffled = sorted(views, key=lambda view: hashlib.sha256(f"{pid} {view}".encode()).digest())
     return set(shuffled[: len(shuffled) // 2])
+
+
+def _digest(lists: dict[str, Any]) -> str:
+    canonical = json.dumps(lists, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _from_list(images: Path, row: dict[str, Any]) -> Sample:
+    return Sample(images / row["file_path"], row["id"], tuple(row["captions"]), view=row["view"])
 
 
 def _listed(samples: Iterable[Sample]) -> list[dict[str, Any]]:

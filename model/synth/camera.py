@@ -72,6 +72,14 @@ def infrared(camera: Camera, modality: str) -> Camera:
     return replace(camera, color=False, blur=2.2 + camera.blur, sharpening=0.0, contrast=0.0)
 
 
+def with_strong_cast(camera: Camera) -> Camera:
+    """The same camera under a lamp, or with a white balance, that tints the whole picture; its seed decides how."""
+    rng = np.random.default_rng([camera.seed, 1])
+    hue, strength = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.28, 0.42)
+    red, green, blue = 1.0 + strength * np.cos(hue + np.array([0.0, 2.0, 4.0]) * np.pi / 3.0)
+    return replace(camera, cast=(float(red), float(green), float(blue)))
+
+
 def develop(image: Floats, camera: Camera, rng: np.random.Generator, size: tuple[int, int] | None = None) -> Pixels:
     """The crop a camera delivers.
 

@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.synth.attributes import COLORS, VIEWS, Attributes
-from model.synth.camera import Camera, develop, infrared, sample_camera
+from model.synth.camera import Camera, develop, infrared, sample_camera, with_strong_cast
 from model.synth.scene import Scene, at_another_hour, dead_leaves, sample_scene
 
 if TYPE_CHECKING:
     from model.synth.person import Person, PosedPerson
+    from model.synth.probe import Pair
     from model.synth.renderer import Renderer
 
 VIEW_YAW = {
@@ -43,6 +44,7 @@ SITE = ("north-gate", "ticket-hall", "stairs", "platform-1", "platform-2", "pass
 EPOCH = datetime(2024, 5, 6, 6, 0, tzinfo=UTC)  # a Monday morning; every set starts here
 PASSERS_BY = 12  # a small cast fills the background, so that it need not be built anew for every image
 LEAVES_SHARE, OCCLUDED_SHARE = 0.4, 0.15
+INFRARED = {"near-infrared": "infrared", "thermal": "thermal"}  # what the renderer draws: its name in a manifest
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class SetSpec:
     ``gallery_style`` makes it look like a site's gallery: scenes only, no dead leaves, no tiny crops, and people who
     walk from one camera to the next at plausible times. ``short`` and ``typos`` are the shares of captions that are
     short operator queries and that have misspelt words; both are for training alone.
+
+    infrared: a key of INFRARED: how ``infrared_cameras`` see the second half of a person's images. strong_cast: all
+    cameras tint strongly. twins: after each person come so many others who differ from them in one attribute; with
+    ``probe`` it is one other, seen at the very same moment, with a caption for the first that is false of the second.
     """
 
     name: str
@@ -66,10 +72,19 @@ class SetSpec:
     gallery_style: bool = False
     short: float = 0.0
     typos: float = 0.0
+    infrared: str | None = None
+    infrared_cameras: tuple[int, ...] = ()
+    strong_cast: bool = False
+    twins: int = 0
+    probe: bool = False
 
     def __post_init__(self) -> None:
         if self.ids < 1 or self.images_per_id < 1 or not self.cameras:
             raise ValueError("A set needs at least one identity, one image per identity and one camera.")
+        if self.infrared is not None and (self.infrared not in INFRARED or not self.infrared_cameras):
+            raise ValueError(f"Infrared is one of {', '.join(INFRARED)} and needs at least one infrared camera.")
+        if self.probe and (self.twins, self.images_per_id) != (1, 1):
+            raise ValueError("A probe has pairs: one twin and one image of each.")
 
 
 SETS: dict[str, SetSpec] = {
@@ -78,7 +93,28 @@ SETS: dict[str, SetSpec] = {
     "test": SetSpec("test", 1000, 4, 2, tuple(range(30, 36)), seed=1003, first_pid=6500),
     "tiny": SetSpec("tiny", 24, 4, 2, tuple(range(36, 40)), seed=1004, first_pid=7500),
     "demo": SetSpec("demo", 150, 2, 2, tuple(range(40, 48)), seed=1005, first_pid=7600, gallery_style=True),
-}
+    "twins": SetSpec("twins", 1000, 2, 2, tuple(range(30, 36)), seed=1006, first_pid=8000, twins=4),
+    "unseen": SetSpec("unseen", 200, 4, 2, tuple(range(48, 54)), seed=1007, first_pid=9000, strong_cast=True),
+    "probe": SetSpec("probe", 1600, 1, 1, tuple(range(30, 36)), seed=1008, first_pid=10000, twins=1, probe=True),
+    "infrared_train": SetSpec(
+        "infrared_train", 400, 20, 0, tuple(range(54, 66)), seed=1009, first_pid=12000,
+        infrared="near-infrared", infrared_cameras=tuple(range(66, 72)),
+    ),
+    "infrared_test": SetSpec(
+        "infrared_test", 100, 20, 0, tuple(range(72, 76)), seed=1010, first_pid=12400,
+        infrared="near-infrared", infrared_cameras=(76, 77),
+    ),
+    "thermal_train": SetSpec(
+        "thermal_train", 200, 10, 0, tuple(range(78, 84)), seed=1011, first_pid=12500,
+        infrared="thermal", infrared_cameras=tuple(range(84, 88)),
+    ),
+    "thermal_test": SetSpec(
+        "thermal_test", 100, 10, 0, (88, 89), seed=1012, first_pid=12700,
+        infrared="thermal", infrared_cameras=(90, 91),
+    ),
+}  # fmt: skip
+_UNLIKE = {"infrared_test": "infrared_train", "thermal_test": "thermal_train"}  # besides train, whose outfits to avoid
+_FIRST_FIELDS = 12  # of SetSpec: what a shard's fingerprint always covers; later ones only where a set uses them
 
 
 def derived_seed(*path: int | str) -> int:
@@ -90,17 +126,51 @@ def derived_seed(*path: int | str) -> int:
 @cache
 def identities(spec: SetSpec) -> tuple[Attributes, ...]:
     """What every identity of a set looks like. No outfit of ``train`` occurs in another set, nor two alike in one."""
-    from model.synth.sampling import describable, distinct_attributes
+    from model.synth.sampling import SPLITS, distinct_attributes, twin_families
 
-    split = spec.name if spec.name in SETS else "test"
-    taken = set() if split == "train" else {describable(a) for a in identities(SETS["train"])}
-    return tuple(distinct_attributes(spec.seed, spec.ids, split, taken))
+    if spec.probe:
+        return tuple(a for pair in probe_pairs(spec) for a in (pair.shown, pair.changed))[: spec.ids]
+    if spec.twins:
+        families = twin_families(spec.seed, _groups(spec), spec.twins, _taken(spec))
+        return tuple(a for family in families for a in family)[: spec.ids]
+    return tuple(distinct_attributes(spec.seed, spec.ids, spec.name if spec.name in SPLITS else "test", _taken(spec)))
+
+
+@cache
+def probe_pairs(spec: SetSpec) -> tuple[Pair, ...]:
+    """The pairs of a probe set, with what is said of the first of each."""
+    from model.synth.probe import draw_pairs
+
+    views = [sightings(spec, index)[0].view for index in range(0, spec.ids, 2)]
+    return tuple(draw_pairs(spec.seed, views, _taken(spec)))
+
+
+def _taken(spec: SetSpec) -> set[tuple[object, ...]]:
+    """Outfits that a set must not show, as ``describable`` tells them."""
+    from model.synth.sampling import describable
+
+    if spec.name == "train":
+        return set()
+    others = ["train", *([_UNLIKE[spec.name]] if spec.name in _UNLIKE else [])]
+    return {describable(a) for name in others for a in identities(SETS[name])}
+
+
+def _groups(spec: SetSpec) -> int:
+    """How many families of a person and their twins it takes; the last may be cut short."""
+    return -(-spec.ids // (1 + spec.twins))
+
+
+def base_of(spec: SetSpec, index: int) -> int:
+    """The index of the person whose twin this one is, or their own."""
+    return index - index % (1 + spec.twins)
 
 
 def split_of(spec: SetSpec, index: int) -> str:
     """The split an identity belongs to: the set's name; ``tiny`` holds all three, half of it train."""
     if spec.name == "tiny":
         return "train" if 2 * index < spec.ids else "val" if 4 * index < 3 * spec.ids else "test"
+    if spec.name.endswith("_train"):
+        return "train"
     return spec.name if spec.name in ("train", "val", "test") else "test"
 
 
@@ -113,10 +183,12 @@ class Sighting:
     view: str
     activity: str  # "walking" or "standing"
     captured_at: datetime
+    modality: str = "visible"  # as the renderer calls it
 
 
 def sightings(spec: SetSpec, index: int) -> list[Sighting]:
     """The images of one identity. Cameras do not repeat before all were used, nor do views."""
+    index = base_of(spec, index) if spec.probe else index  # a probe sees both of a pair alike
     rng = np.random.default_rng(derived_seed(spec.seed, "route", index))
     count, cameras = spec.images_per_id, len(spec.cameras)
     if spec.gallery_style:  # a walk past neighbouring cameras
@@ -125,21 +197,33 @@ def sightings(spec: SetSpec, index: int) -> list[Sighting]:
         moment = EPOCH + timedelta(days=int(rng.integers(0, 3)), seconds=float(rng.triangular(0, 18000, 50400)))
         gaps = np.cumsum([0.0, *rng.uniform(35, 240, count - 1)])
     else:
-        rounds = [rng.permutation(cameras) for _ in range(-(-count // cameras))]
-        route = [int(c) for c in np.concatenate(rounds)[:count]]
+        visible = count if spec.infrared is None else -(-count // 2)
+        route = _route(rng, cameras, visible)
+        route += [cameras + c for c in _route(rng, len(spec.infrared_cameras), count - visible)]
         moment = EPOCH + timedelta(days=int(rng.integers(0, 28)))
         gaps = np.sort(rng.uniform(0, 50400, count))
-    views = np.concatenate([rng.permutation(len(VIEWS)) for _ in range(-(-count // len(VIEWS)))])[:count]
+    views = np.concatenate([rng.permutation(len(VIEWS)) for _ in range(-(-count // len(VIEWS)))])
+    if spec.probe:
+        from model.synth.probe import can_be_seen
+
+        views = np.array([view for view in views if can_be_seen(index // 2, VIEWS[view])])
     return [
         Sighting(
             seed=derived_seed(spec.seed, "image", index, k),
-            camera=spec.cameras[route[k]],
+            camera=(spec.cameras + spec.infrared_cameras)[route[k]],
             view=VIEWS[views[k]],
             activity="standing" if rng.random() < 0.25 else "walking",
             captured_at=(moment + timedelta(seconds=float(gaps[k]))).replace(microsecond=0),
+            modality="visible" if spec.infrared is None or route[k] < cameras else spec.infrared,
         )
         for k in range(count)
     ]
+
+
+def _route(rng: np.random.Generator, cameras: int, count: int) -> list[int]:
+    """``count`` cameras in random rounds over all of them."""
+    rounds = [rng.permutation(cameras) for _ in range(-(-count // cameras) if count else 0)]
+    return [int(camera) for round_ in rounds for camera in round_][:count]
 
 
 # --- one image ---------------------------------------------------------------------------------------------------
@@ -172,9 +256,7 @@ def _person(attributes: Attributes, seed: int) -> Person:
     return Person(load_body(), attributes, seed)
 
 
-def picture(
-    person: Person, spec: SetSpec, sighting: Sighting, *, modality: str = "visible"
-) -> tuple[NDArray[np.uint8], str | None]:
+def picture(person: Person, spec: SetSpec, sighting: Sighting) -> tuple[NDArray[np.uint8], str | None]:
     """Renders and develops one crop (height, width, 3) uint8, and says what an occluder hides of the person.
 
     The backdrop, the camera and the bystanders follow from the sighting; the person has no say in them.
@@ -182,8 +264,10 @@ def picture(
     from model.synth.renderer import Shot
 
     camera, scene = _site(sighting.camera)
-    if modality != "visible":
-        camera = infrared(camera, modality)
+    if spec.strong_cast:
+        camera = with_strong_cast(camera)
+    if sighting.modality != "visible":
+        camera = infrared(camera, sighting.modality)
     around = np.random.default_rng(derived_seed(sighting.seed, "surroundings"))
     rng = np.random.default_rng(derived_seed(sighting.seed, "pose"))
     scene = at_another_hour(scene, around)
@@ -202,7 +286,7 @@ def picture(
         if not leaves:
             people.append(other.posed(around, float(around.uniform(0, 2 * np.pi)), (float(place[0]), float(place[1]))))
     occluded = None
-    if around.random() < OCCLUDED_SHARE:
+    if around.random() < OCCLUDED_SHARE and not spec.probe:
         obstacle, occluded = _obstacle(around, spot, toward, reach, camera.height)
         people.append(obstacle)
     least = 150 if spec.gallery_style else 56
@@ -218,7 +302,7 @@ def picture(
     )
     size = (native, max(20, round(native * spec.width / spec.height)))
     renderer = _renderer(spec.width, spec.height)
-    image, alpha = renderer.draw(people, shot, scene, size=size, backdrop=not leaves, modality=modality)
+    image, alpha = renderer.draw(people, shot, scene, size=size, backdrop=not leaves, modality=sighting.modality)
     if leaves:
         image = image + (1.0 - alpha[..., None]) * dead_leaves(*size, around)
     return develop(image, camera, around, (spec.height, spec.width)), occluded
@@ -336,7 +420,10 @@ def _shard(out: Path, spec: SetSpec, index: int) -> Path:
 
 def _fingerprint(spec: SetSpec) -> str:
     """What a shard must have been rendered for; how many identities the set has does not matter to one of them."""
-    return hashlib.sha256(json.dumps(asdict(replace(spec, ids=1))).encode()).hexdigest()[:16]
+    values = asdict(replace(spec, ids=1))
+    unused = [f.name for f in fields(spec)[_FIRST_FIELDS:] if getattr(spec, f.name) == f.default]
+    kept = {name: value for name, value in values.items() if name not in unused}
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16]
 
 
 def _is_complete(out: Path, spec: SetSpec, index: int) -> bool:
@@ -361,7 +448,8 @@ def _render_identity(task: tuple[SetSpec, int, Attributes, str]) -> int:
         if not fresh and path.is_file():
             continue
         if person is None:
-            person = _person(attributes, derived_seed(spec.seed, "identity", index))
+            own = base_of(spec, index) if spec.probe else index
+            person = _person(attributes, derived_seed(spec.seed, "identity", own))
         pixels, occluded = picture(person, spec, sighting)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
@@ -379,15 +467,20 @@ def describe(
     """The manifest row of one image but its ``file_path``: captions with the facts they state, and what is visible."""
     from model.synth.captions import caption_with_facts, tokens, visible_attributes
     from model.synth.oracle import json_facts
+    from model.synth.sampling import changed_facet
 
     rng = np.random.default_rng(derived_seed(sighting.seed, "captions"))
-    said = [
-        caption_with_facts(
-            rng, attributes, sighting.view, occluded, sighting.activity, short=spec.short, typos=spec.typos
-        )
-        for _ in range(spec.captions_per_image)
-    ]
-    return {
+    if spec.probe:
+        pair = probe_pairs(spec)[index // 2]
+        said = [(pair.text, pair.facts)] if index % 2 == 0 else []
+    else:
+        said = [
+            caption_with_facts(
+                rng, attributes, sighting.view, occluded, sighting.activity, short=spec.short, typos=spec.typos
+            )
+            for _ in range(spec.captions_per_image)
+        ]
+    row = {
         "split": split_of(spec, index),
         "captions": [text for text, _ in said],
         "processed_tokens": [tokens(text) for text, _ in said],
@@ -402,6 +495,13 @@ def describe(
         "occluded": occluded,
         "seed": sighting.seed,
     }
+    if spec.infrared is not None:
+        row["modality"] = INFRARED.get(sighting.modality, "visible")
+    if spec.twins:
+        base = base_of(spec, index)
+        row["base"] = spec.first_pid + base
+        row["changed"] = changed_facet(identities(spec)[base], attributes)
+    return row
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,8 +6,12 @@ nothing is rendered again. Embedding and ranking the queries is model.evaluate's
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +22,8 @@ from model.synth.phrases import Facts
 from model.synth.sampling import has_held_out
 from model.synth.wording import wording_query
 
-_WORDING, _SHORT = 1, 2  # beside an image's seed, so that each protocol draws its own numbers
+QUERIES = Path(__file__).with_name("queries.jsonl")  # by hand: pid, image, text, facts
+_PHRASING, _SHORT = 1, 2  # beside an image's seed, so that each protocol draws its own numbers
 Write = Callable[[np.random.Generator, Attributes, str, str | None], tuple[str, Facts]]
 
 
@@ -32,12 +37,28 @@ class Queries:
 
 
 def wording(samples: Sequence[Sample]) -> Queries | None:
+    """The queries of QUERIES, written by hand while looking at images of the test set, as far as these are here.
+
+    None where none is: an image is known by its file name, <person>_<number>.jpg, and must be a rendered one.
+    """
+    known = {sample.path.stem for sample in samples if _look(sample) is not None}
+    fitting = [query for query in _by_hand() if f"{query['pid']:05d}_{query['image']}" in known]
+    if not fitting:
+        return None
+    return Queries(
+        texts=tuple(query["text"] for query in fitting),
+        pids=tuple(query["pid"] for query in fitting),
+        facts=tuple(query["facts"] for query in fitting),
+    )
+
+
+def phrasing(samples: Sequence[Sample]) -> Queries | None:
     """One query of the second phrase book for each image, half of them short; None unless the set is a rendered one."""
-    return _written(samples, _WORDING, wording_query)
+    return _written(samples, _PHRASING, wording_query)
 
 
 def short(samples: Sequence[Sample]) -> Queries | None:
-    """One query of three to eight words for each image, in the captions' own words; None as for `wording`."""
+    """One query of three to eight words for each image, in the captions' own words; None as for `phrasing`."""
     return _written(samples, _SHORT, short_query_with_facts)
 
 
@@ -54,10 +75,16 @@ def occluded(samples: Sequence[Sample]) -> Queries | None:
 
 PROTOCOLS: dict[str, Callable[[Sequence[Sample]], Queries | None]] = {
     "wording": wording,
+    "phrasing": phrasing,
     "compositions": compositions,
     "occluded": occluded,
     "short": short,
 }
+
+
+@cache
+def _by_hand() -> tuple[dict[str, Any], ...]:
+    return tuple(json.loads(line) for line in QUERIES.read_text("utf-8").splitlines() if line.strip())
 
 
 def _look(sample: Sample) -> Attributes | None:

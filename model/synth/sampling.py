@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 from functools import cache
 
 import numpy as np
@@ -236,11 +236,16 @@ def similar_colors(one: str, other: str) -> bool:
     return one == other or any(one in family and other in family for family in families)
 
 
+def one_name(color: str) -> str:
+    """The name that stands for all which witnesses use for one another: beige and khaki are tan."""
+    return _SAME_COLOR.get(color, color)
+
+
 def describable(a: Attributes) -> tuple[object, ...]:
     """What a description can tell about an identity; two people with equal tuples cannot be told apart."""
     if a.hair == "bald":
         a = replace(a, hair_color="")
-    return tuple(_SAME_COLOR.get(value, value) if isinstance(value, str) else value for value in astuple(a))
+    return tuple(one_name(value) if isinstance(value, str) else value for value in astuple(a))
 
 
 def distinct_attributes(
@@ -272,6 +277,7 @@ FACETS: dict[str, tuple[str, ...]] = {
     "upper": ("upper", "sleeve"),
     "upper_color": ("upper_color",),
     "pattern": ("pattern", "pattern_color"),
+    "sleeve": ("sleeve",),
     "dress": ("dress",),
     "dress_color": ("dress_color",),
     "lower": ("lower", "lower_color", "skirt"),
@@ -326,6 +332,8 @@ def change(a: Attributes, facet: str, rng: np.random.Generator) -> Attributes | 
     if facet == "upper" and a.upper is not None:
         upper = _one_of(rng, _UPPER_TWINS[a.upper])
         return replace(a, upper=upper, sleeve=_sleeve_for(rng, upper))
+    if facet == "sleeve" and a.outer is None and (a.dress is not None or a.upper in ("shirt", "blouse")):
+        return replace(a, sleeve="short" if a.sleeve == "long" else "long")
     if facet == "upper_color" and a.upper_color is not None:
         # Away from the pattern's colour too, or the pattern would vanish and be a second change.
         allowed = {
@@ -386,6 +394,21 @@ def change(a: Attributes, facet: str, rng: np.random.Generator) -> Attributes | 
     return None
 
 
+def changed_facet(one: Attributes, other: Attributes) -> str | None:
+    """The facet in which two identities differ, None if they are alike; the narrowest one that covers the fields.
+
+    Raises:
+        ValueError: they differ in more than one facet.
+    """
+    differing = {field.name for field in fields(one) if getattr(one, field.name) != getattr(other, field.name)}
+    if not differing:
+        return None
+    covering = [facet for facet, names in FACETS.items() if differing <= set(names)]
+    if not covering:
+        raise ValueError(f"They differ in more than one facet: {', '.join(sorted(differing))}.")
+    return min(covering, key=lambda facet: len(FACETS[facet]))
+
+
 def twins(a: Attributes, rng: np.random.Generator, n: int = 4, split: str = "test") -> list[Attributes]:
     """``n`` identities that each differ from ``a`` in one facet of FACETS, every time another one.
 
@@ -403,3 +426,25 @@ def twins(a: Attributes, rng: np.random.Generator, n: int = 4, split: str = "tes
         if twin is not None and not (split in _WITHOUT_HELD_OUT and has_held_out(twin)):
             found.append(twin)
     return found
+
+
+def twin_families(
+    seed: int, n: int, others: int = 4, exclude: Collection[tuple[object, ...]] = ()
+) -> list[list[Attributes]]:
+    """``n`` families: somebody, then ``others`` who each differ from them in one facet. No two people look the same.
+
+    Args:
+        seed: decides everything; a longer list starts with the shorter one.
+        exclude: as for ``distinct_attributes``.
+    """
+    rng = np.random.default_rng(seed)
+    seen = set(exclude)
+    families: list[list[Attributes]] = []
+    while len(families) < n:
+        base = sample_attributes(rng, "test")
+        family = [base, *twins(base, rng, others)]
+        keys = {describable(a) for a in family}
+        if len(keys) == len(family) and not keys & seen:
+            seen |= keys
+            families.append(family)
+    return families

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
 from model.checkpoint import CheckpointError
 from model.datasets import DatasetError, Sample, read_cuhk_pedes
 from model.encoder import Encoder
 from model.evaluate import cross_view, evaluate, image_to_image, oracle, report, text_to_image
+from model.interface import Tokens
+from model.retrieval import cross_view_fused, cross_view_image, fused
+from model.splits import CrossViewSplit, read_split, write_split
 
 
 def unit(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -79,6 +84,16 @@ def test_protocols_equal_naive_loops(seed: int) -> None:
 
     own = [(images[n], pids[n]) for n in range(len(samples))]
     assert_agrees(image_to_image(images, samples), naive(own, images, pids, same_camera))
+    assert_agrees(
+        cross_view_image(images, samples),
+        naive(
+            own, images, pids, lambda q, g: samples[q].camera == samples[g].camera or samples[q].view == samples[g].view
+        ),
+    )
+
+    both = [(texts[q] / 2 + images[n] / 2, pids[n]) for q, n in enumerate(origin)]
+    assert_agrees(fused(texts, images, samples), naive(both, images, pids, lambda q, g: same_camera(origin[q], g)))
+    assert_agrees(cross_view_fused(texts, images, samples), naive(both, images, pids, other_side))
 
 
 def test_without_cameras_an_image_only_leaves_itself_out() -> None:
@@ -123,6 +138,9 @@ def test_evaluate_measures_a_file_and_writes_json(toy_dataset: Path, tiny_checkp
     assert result["color_histogram"]["rank1"] == 100  # flat colours are all there is to see
     text = result["text_to_image"]
     assert text["queries"] == 36 and text["rank1_low"] <= text["rank1"] <= text["rank1_high"]
+    assert result["fused"]["queries"] + result["fused"]["skipped"] == 36
+    assert {name: row["count"] for name, row in result["attributes"].items()} == {"upper_color": 18, "lower_color": 18}
+    assert result["attribute_probe"] is None
     assert result["cross_view"]["skipped"] == 36  # one view only, so nothing is left to find
     assert result["oracle"] is None
     out = io.StringIO()
@@ -145,3 +163,63 @@ def test_a_sheet_needs_a_net_that_reads(
     with pytest.raises(CheckpointError, match="reads no descriptions"):
         evaluate(tiny_checkpoint, "synth", toy_dataset, device="cpu", sheet=tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
+
+
+def write_list(root: Path) -> tuple[Path, CrossViewSplit]:
+    """Three people, seen in view 0 (queries) and view 1 (gallery); a shirt and trousers of one colour each."""
+    (root / "imgs/CUHK01").mkdir(parents=True)
+    samples = []
+    for pid, color in enumerate(["red", "green", "blue"]):
+        for number in (1, 3):
+            path = root / f"imgs/CUHK01/{pid:04d}{number:03d}.png"
+            Image.new("RGB", (32, 64), color).save(path)
+            samples.append(Sample(path, pid, (f"a {color} shirt", "a person"), view=f"CUHK01 {number // 2}"))
+    split = CrossViewSplit("CrossRe-ID-style", tuple(samples[::2]), tuple(samples[1::2]), (), 0, 0)
+    write_split(split, root / "list.json")
+    return root / "list.json", split
+
+
+def test_a_list_of_queries_searches_its_gallery(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path, split = write_list(tmp_path)
+    assert read_split(path, tmp_path) == split
+    result = evaluate(tiny_checkpoint, "cuhk-pedes", tmp_path, device="cpu", query_list=path)
+    assert result["split"] == "CrossRe-ID-style"
+    assert result["image_to_image"]["rank1"] == 100  # the same flat colour
+    assert (result["image_to_image"]["queries"], result["text_to_image"]["queries"]) == (3, 6)
+    assert result["fused"]["queries"] == 6
+    assert result["chance"]["rank1"] == pytest.approx(100 / 3)
+    assert result["cross_view"] is None and result["wording"] is None
+    report(result, Console(file=io.StringIO(), width=80))
+
+
+def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
+    path, _ = write_list(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("a red shirt", "a pink shirt"))
+    with pytest.raises(DatasetError, match="was changed after it was written"):
+        read_split(path, tmp_path)
+    path.write_text(text)
+    with pytest.raises(DatasetError, match="6 listed images are not there"):
+        read_split(path, tmp_path / "elsewhere")
+    path.write_text("[]")
+    with pytest.raises(DatasetError, match="not a list of queries"):
+        read_split(path, tmp_path)
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_split(tmp_path / "none.json", tmp_path)
+
+
+def test_shifted_readings_are_averaged(tiny_checkpoint: Path) -> None:
+    encoder = Encoder(tiny_checkpoint, "cpu")
+    texts = ["a man in a red shirt", "woman"]
+    np.testing.assert_array_equal(encoder.embed_texts(texts, shifts=1), encoder.embed_texts(texts))
+    tokens = encoder._text_input()(texts)
+    length = tokens.ids.shape[1]
+    readings = []
+    with torch.inference_mode():
+        for start in (0, length // 2):
+            order = [(t - start) % length for t in range(length)]
+            rows = encoder._net.encode_text(Tokens(tokens.ids[:, order], tokens.mask[:, order], None)).numpy()
+            readings.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    mean = (readings[0] + readings[1]) / 2
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(encoder.embed_texts(texts, shifts=2), mean, atol=1e-6)
