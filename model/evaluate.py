@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _CHUNK = 256  # images decoded and held at a time
+_LOW = 64  # pixels: the height of a person some twenty metres from an ordinary camera
 
 # Readers by name; "synth" is for the rendered sets of model.synth, and for labelled images of one's own.
 DATASETS: dict[str, Callable[[Path | str, str], list[Sample]]] = {
@@ -61,7 +63,8 @@ def evaluate(
     """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
 
     Returns the protocols "text_to_image", "image_to_image" and "fused" (text and image together), the same three as
-    "cross_view", "cross_view_image" and "cross_view_fused", with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
+    "cross_view", "cross_view_image" and "cross_view_fused", and "low_resolution", the first with all images shrunk to a
+    height of 64 pixels; with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
     Rank-1 over identities, and the number of valid and skipped queries; beside them "chance", "color_histogram" and
     "oracle"; the protocols of `further_protocols`, each with an oracle of its own; and of rendered sets "attributes",
     see `named_attributes`. On a set of twins "twins" adds the share of captions that tell the person from all their
@@ -103,6 +106,9 @@ def evaluate(
         result |= _measure_list(listed, texts, _embed_gallery(encoder, queries)[0], images)
     else:
         result |= _measure_split(queries, embed, texts, images, histograms)
+        if texts is not None and result["text_to_image"] is not None:
+            small, _ = _embed_gallery(encoder, gallery, _LOW)
+            result["low_resolution"] = text_to_image(texts, small, queries)
     if json_out is not None:
         write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
     if sheet is not None and texts is not None:
@@ -210,6 +216,7 @@ _TITLES = {
     "cross_view": "text, cross view",
     "cross_view_image": "image, cross view",
     "cross_view_fused": "both, cross view",
+    "low_resolution": "64 pixels high",
     "chance": "chance",
     "color_histogram": "colour histogram",
     "oracle": "oracle ceiling",
@@ -306,12 +313,19 @@ def _looks(samples: Sequence[Sample]) -> tuple[list[Attributes], list[Collection
     return [Attributes(**(s.attributes or {})) for s in samples], [s.visible or () for s in samples]
 
 
-def _embed_gallery(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Array, Array]:
-    """Embeddings (G, D) and colour histograms of all images, decoded a chunk at a time."""
+def _embed_gallery(encoder: Encoder, samples: Sequence[Sample], height: int | None = None) -> tuple[Array, Array]:
+    """Embeddings (G, D) and colour histograms of all images, decoded a chunk at a time; none higher than ``height``."""
+
+    def read(path: Path) -> Image.Image:
+        image = open_image(path)
+        if height is None or image.height <= height:
+            return image
+        return image.resize((max(1, round(image.width * height / image.height)), height), Image.Resampling.BOX)
+
     embeddings, histograms = [], []
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(samples), _CHUNK):
-            images = list(pool.map(open_image, [sample.path for sample in samples[start : start + _CHUNK]]))
+            images = list(pool.map(read, [sample.path for sample in samples[start : start + _CHUNK]]))
             embeddings.append(encoder.embed_images(images))
             histograms += [color_histogram(image) for image in images]
     return np.concatenate(embeddings), np.stack(histograms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,20 @@ def test_evaluate_measures_a_file_and_writes_json(toy_dataset: Path, tiny_checkp
     report(result, Console(file=out, width=160))
     printed = out.getvalue()
     assert f"{text['rank1']:.1f}" in printed and "colour histogram" in printed and "oracle" not in printed
+
+
+def test_low_resolution_is_the_standard_protocol_on_shrunken_images(
+    toy_dataset: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(toy_dataset, tmp_path / "large")
+    for path in (tmp_path / "large").rglob("*.png"):
+        image = Image.open(path)
+        assert image.height == 64
+        image.resize((3 * image.width, 192), Image.Resampling.NEAREST).save(path)  # shrinking gives the pixels back
+    small, large = (
+        evaluate(tiny_checkpoint, "synth", root, device="cpu") for root in (toy_dataset, tmp_path / "large")
+    )
+    assert large["low_resolution"] == small["text_to_image"] == small["low_resolution"]
 
 
 def test_evaluate_explains_what_is_wrong(toy_dataset: Path, tiny_checkpoint: Path) -> None:
