@@ -198,6 +198,48 @@ def draw_identities(
     return _batches(order, _any_caption(order, captions, rng), p * k)
 
 
+def draw_twins(
+    captions: Sequence[int] | Array, attributes: Array, batch: int, k: int, rng: np.random.Generator, pool: int = 512
+) -> Draws:
+    """Every image once, in groups of ``k`` that look alike: only their few differences can tell them apart.
+
+    The images come in random order, ``pool`` at a time. Within a pool, one after another takes the k - 1 images left
+    that share most known attributes with it. The groups are then shuffled.
+
+    Args:
+        attributes: (N, A) class of each attribute, -1 where unknown; unknown ones never agree.
+    """
+    groups: list[Array] = []
+    order = rng.permutation(len(captions))
+    for start in range(0, len(order), pool):
+        left = order[start : start + pool]
+        while len(left) >= k:
+            anchor, others = attributes[left[0]], attributes[left[1:]]
+            alike = ((others == anchor) & (anchor >= 0)).sum(axis=1)  # (len(left) - 1,)
+            nearest = 1 + np.argsort(-alike, kind="stable")[: k - 1]
+            chosen = np.concatenate([[0], nearest])
+            groups.append(left[chosen])
+            left = np.delete(left, chosen)
+    rng.shuffle(groups)
+    samples = np.concatenate(groups)
+    return _batches(samples, _any_caption(samples, captions, rng), batch)
+
+
+def swap_captions(samples: Array, pids: Sequence[int], share: float, rng: np.random.Generator) -> Array:
+    """(steps, B) sample numbers -> the samples whose captions are read: for ``share`` of them another image of the
+    same person, where there is one; else the sample itself."""
+    images: dict[int, list[int]] = {}
+    for n, pid in enumerate(pids):
+        images.setdefault(pid, []).append(n)
+    donors = samples.copy()
+    for place in np.argwhere(rng.random(samples.shape) < share):
+        sample = int(samples[tuple(place)])
+        others = [n for n in images[pids[sample]] if n != sample]
+        if others:
+            donors[tuple(place)] = others[int(rng.integers(len(others)))]
+    return donors
+
+
 def _any_caption(order: Array, captions: Sequence[int] | Array, rng: np.random.Generator) -> Array:
     chosen: Array = rng.integers(0, np.asarray(captions)[order])
     return chosen

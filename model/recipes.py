@@ -19,7 +19,8 @@ from model.preprocess import Preprocessing
 from model.text import MINILM_SHA256, TextSpec
 
 Schedule = Literal["constant", "step", "one_cycle"]
-Sampler = Literal["images", "pairs", "identities"]
+Sampler = Literal["images", "pairs", "identities", "twins"]
+Dataset = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "synth"]
 
 MINILM = TextSpec("minilm", sha256=MINILM_SHA256)
 
@@ -29,7 +30,10 @@ class Stage:
     """One training stage; ``number`` tells the net what to freeze and which losses to give.
 
     sampler: "images" draws every image once an epoch with one of its captions, "pairs" every image-caption pair,
-    "identities" P x K (then ``batch`` is p * k). milestones: epochs after which "step" multiplies the rate by gamma.
+    "identities" P x K (then ``batch`` is p * k), "twins" every image, each batch made of groups of k people who look
+    alike. weak_positives: share of images that get a caption of another image of the same person instead of their
+    own. redraw: captions are written anew every epoch, in more words than the listed ones; only for rendered people,
+    whose looks are known. milestones: epochs after which "step" multiplies the rate by gamma.
     warmup: epochs of linear warm-up; "one_cycle" spends this share of the stage's steps rising instead.
     """
 
@@ -48,21 +52,31 @@ class Stage:
     p: int = 16
     k: int = 4
     augmentation: Augmentation = field(default_factory=Augmentation)
+    weak_positives: float = 0.0
+    redraw: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or self.lr <= 0:
             raise ValueError(f"Stage {self.number} needs at least one epoch, a batch of two and a positive lr.")
         if self.sampler == "identities" and self.batch != self.p * self.k:
             raise ValueError(f"Stage {self.number}: with identities drawn, batch must be p * k = {self.p * self.k}.")
+        if self.sampler == "twins" and self.batch % self.k:
+            raise ValueError(f"Stage {self.number}: a batch of {self.batch} does not divide into groups of {self.k}.")
+        if not 0 <= self.weak_positives <= 1:
+            raise ValueError(f"weak_positives is a share in 0..1, not {self.weak_positives}.")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A whole training run. ``net_config`` lacks the number of identities and attributes: the data decides them.
 
-    vision_weights: an OSNet file the vision tower starts from. average: decay of the running mean of the weights that
-    is validated and kept, 0 for none. validate_every: epochs between validations; the last epoch of a stage always
-    is. cache_images: keep all training images in memory at network size.
+    dataset: format of the data; "synth" is for rendered people and for labelled images of one's own. hold_out: validate
+    on so many training identities, which are then not trained on; 0 validates on the split val. caption_noise: share
+    of the training captions that stand beside a wrong image; 0.2, 0.5 and 0.8 in the literature. vision_weights: what
+    the vision tower starts from: an OSNet file, or a checkpoint of this net, of which only the vision tower and its
+    gates are taken. average: decay of the running mean of the weights that is validated and kept, 0 for none.
+    validate_every: epochs between validations; the last epoch of a stage always is. cache_images: keep all training
+    images in memory at network size.
     """
 
     name: str
@@ -71,6 +85,9 @@ class Recipe:
     preprocessing: Preprocessing
     text: TextSpec
     stages: tuple[Stage, ...]
+    dataset: Dataset = "synth"
+    hold_out: int = 0
+    caption_noise: float = 0.0
     seed: int = 0
     vision_weights: str | None = None
     average: float = 0.0
@@ -83,36 +100,53 @@ class Recipe:
             raise ValueError(f"Recipe {self.name} has no stages.")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is a decay in [0, 1), not {self.average}.")
+        if self.hold_out < 0:
+            raise ValueError(f"hold_out is a number of identities, 0 for none, not {self.hold_out}.")
+        if not 0 <= self.caption_noise <= 1:
+            raise ValueError(f"caption_noise is a share in 0..1, not {self.caption_noise}.")
+        if self.caption_noise and any(stage.redraw for stage in self.stages):
+            raise ValueError("caption_noise misplaces listed captions; a stage with redraw writes its own, all right.")
 
 
-def axm_net_paper() -> Recipe:
+def axm_net_cuhk_pedes() -> Recipe:
     """AXM-Net as published: 384x128, BERT, ImageNet OSNet weights from a file, identity loss first, then all losses."""
     stage1 = Stage(1, epochs=60, milestones=(30, 50), sampler="pairs")
     stage2 = Stage(2, epochs=70, milestones=(40, 60), warmup=5, sampler="identities")
     return Recipe(
-        name="axm_net_paper",
+        name="axm_net_cuhk_pedes",
         net="axm_net",
         net_config=AXMNetConfig(),
         preprocessing=Preprocessing(384, 128),
         text=TextSpec("bert", "bert-base-uncased"),
         stages=(stage1, stage2),
+        dataset="cuhk-pedes",
         vision_weights="osnet_x1_0_imagenet.pth",
         cache_images=False,
     )
 
 
+def axm_net_icfg_pedes() -> Recipe:
+    """The same on ICFG-PEDES, published without a validation split: 200 of its 3,102 training identities stand in."""
+    return replace(axm_net_cuhk_pedes(), name="axm_net_icfg_pedes", dataset="icfg-pedes", hold_out=200)
+
+
+def axm_net_rstpreid() -> Recipe:
+    """The same on RSTPReid."""
+    return replace(axm_net_cuhk_pedes(), name="axm_net_rstpreid", dataset="rstpreid")
+
+
 def axm_net_scratch() -> Recipe:
     """As published, but stage 0 stands in for ImageNet weights. Its numbers do not compare to the paper's."""
-    paper = axm_net_paper()
+    paper = axm_net_cuhk_pedes()
     stage0 = Stage(0, epochs=30, optimizer="adamw", lr=1e-3, schedule="one_cycle", warmup=0.15)
     return replace(paper, name="axm_net_scratch", text=MINILM, stages=(stage0, *paper.stages), vision_weights=None)
 
 
-def axm_net_synth_cpu() -> Recipe:
-    """The shipped checkpoint: rendered people at 192x64 on a CPU, attributes and InfoNCE as a dense signal.
+def axm_net_synth_start() -> Recipe:
+    """The first half of the shipped checkpoint: rendered people at 192x64, attributes and InfoNCE as a dense signal.
 
     Identity loss from scratch does not get going on a few images per person; attribute losses shared by both
-    modalities do.
+    modalities do. Captions are those of the manifest.
     """
     augmentation = Augmentation(flip=0.5, translate=0.06, erase=0.3, erase_area=(0.02, 0.25), brightness=0.25)
     stage0 = Stage(
@@ -125,7 +159,7 @@ def axm_net_synth_cpu() -> Recipe:
         augmentation=augmentation,
     )
     return Recipe(
-        name="axm_net_synth_cpu",
+        name="axm_net_synth_start",
         net="axm_net",
         net_config=AXMNetConfig(),
         preprocessing=Preprocessing(192, 64),
@@ -133,6 +167,13 @@ def axm_net_synth_cpu() -> Recipe:
         stages=(stage0,),
         average=0.998,
     )
+
+
+def axm_net_synth() -> Recipe:
+    """The shipped checkpoint: goes on from `axm_net_synth_start` (--init), with captions written anew every epoch."""
+    start = axm_net_synth_start()
+    again = replace(start.stages[0], epochs=5, lr=7e-4, warmup=0.1, redraw=True)
+    return replace(start, name="axm_net_synth", stages=(again,))
 
 
 def axm_net_tiny() -> Recipe:
@@ -153,11 +194,55 @@ def axm_net_tiny() -> Recipe:
     )
 
 
+def tiny(recipe: Recipe) -> Recipe:
+    """The same recipe at the size of `axm_net_tiny`: the same stages, losses and samplers, in a minute on a CPU.
+
+    It starts from nothing and reads the listed captions. What it learns says that a recipe runs, and no more.
+    """
+    small = axm_net_tiny()
+    sizes = {name: getattr(small.net_config, name) for name in ("widths", "feature_dim", "text_input", "text_dim")}
+    return replace(
+        recipe,
+        name=f"{recipe.name}_tiny",
+        net_config=replace(recipe.net_config, **sizes, parts=min(recipe.net_config.parts, small.net_config.parts)),
+        preprocessing=small.preprocessing,
+        text=small.text,
+        stages=tuple(_tiny_stage(stage) for stage in recipe.stages),
+        hold_out=min(recipe.hold_out, 4),
+        vision_weights=None,
+        average=0.0,
+        cache_images=True,
+    )
+
+
+def _tiny_stage(stage: Stage) -> Stage:
+    paired = stage.sampler == "identities"
+    return replace(
+        stage,
+        epochs=15 if stage.number == 0 else min(stage.epochs, 2),
+        lr=1e-2,
+        milestones=(),
+        warmup=min(stage.warmup, 1.0),
+        batch=8 if paired else 16,
+        p=4,
+        k=2,
+        augmentation=Augmentation(erase=0.0, shift_text=False),
+        redraw=False,
+    )
+
+
+PRESETS: dict[str, Callable[[Recipe], Recipe]] = {"tiny": tiny}
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    "axm_net_paper": axm_net_paper,
-    "axm_net_scratch": axm_net_scratch,
-    "axm_net_synth_cpu": axm_net_synth_cpu,
-    "axm_net_tiny": axm_net_tiny,
+    make.__name__: make
+    for make in (
+        axm_net_cuhk_pedes,
+        axm_net_icfg_pedes,
+        axm_net_rstpreid,
+        axm_net_scratch,
+        axm_net_synth_start,
+        axm_net_synth,
+        axm_net_tiny,
+    )
 }
 
 

@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,19 +25,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model import batching
+from model import batching, distributed
 from model.batching import CaptionCache, Images
 from model.calibration import bands
 from model.checkpoint import load, save, write_atomically
-from model.datasets import Sample, fingerprint, limit_identities, read_cuhk_pedes
+from model.datasets import Sample, fingerprint, limit_identities
 from model.encoder import pick_device
 from model.errors import ModelError
-from model.evaluate import image_to_image, text_to_image
+from model.evaluate import DATASETS, image_to_image, text_to_image
 from model.interface import Batch, Net, TextNet
 from model.nets import build
+from model.noise import permute_captions
 from model.preprocess import normalize
 from model.recipes import Recipe, Stage, to_dict
 from model.runlog import RunLog, Screen
+from model.splits import hold_out_identities
 from model.text import TextInput, load_text, words
 
 Array = NDArray[Any]
@@ -90,7 +93,8 @@ class Run:
     ) -> None:
         assert isinstance(net, nn.Module)
         self.recipe, self.out, self.info, self.device, self.precision = recipe, out, info, device, precision
-        self.net: Any = net.to(device)
+        self.net: Any = distributed.synchronize_batch_norm(net, device).to(device)
+        self.parallel: Any = self.net  # what a step calls: with several processes, the net wrapped
         # The running mean of the weights is what is validated and kept; without one it is the net itself.
         self.average: Any = copy.deepcopy(self.net) if recipe.average else self.net
         self.position = Position()
@@ -101,6 +105,7 @@ class Run:
 
     def begin_stage(self, stage: Stage) -> None:
         self.net.begin_stage(stage.number)
+        self.parallel = distributed.parallel(self.net)
         groups = self.net.param_groups(stage.lr)
         if stage.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
@@ -113,6 +118,8 @@ class Run:
             self._optimizer_state = None
 
     def save_state(self) -> None:
+        if distributed.rank() > 0:
+            return
         state = {
             "run": _identity(self.info),
             "position": asdict(self.position),
@@ -162,8 +169,10 @@ def train(
 ) -> Path:
     """Train and return the path of the best checkpoint.
 
+    Started in several processes (`accelerate launch`), they share every batch and make the steps of a single one.
+
     Args:
-        data_root: a folder in the CUHK-PEDES layout with the splits train and val.
+        data_root: a folder in the layout that ``recipe.dataset`` names.
         out: the run's folder. With ``resume`` a run found there goes on from its last saved state.
         threads: of torch and of decoding; None leaves torch's own setting alone. Another number, other last bits.
         init: a checkpoint whose tensors of the same name and shape are the starting point.
@@ -177,7 +186,10 @@ def train(
     Raises:
         TrainingError, DatasetError, CheckpointError, ValueError: with a sentence that says what to do.
     """
-    out, place, screen = Path(out), pick_device(device), Screen(progress)
+    place = distributed.join(pick_device(device))
+    main = distributed.rank() == 0
+    out, screen = Path(out), Screen(progress and main)
+    _check_processes(recipe)
     if (out / STATE).exists() and not resume:
         raise TrainingError(f"{out} already holds a run. Resume it, or give another folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -185,13 +197,12 @@ def train(
         torch.set_num_threads(threads)
     workers = threads or min(4, os.cpu_count() or 1)
 
-    train_samples, val_samples = read_cuhk_pedes(data_root, "train"), read_cuhk_pedes(data_root, "val")
-    if limit_ids is not None:
-        train_samples = limit_identities(train_samples, limit_ids)
+    train_samples, val_samples = read_splits(recipe, data_root, limit_ids)
     text = load_text(recipe.text, place)
     classes = batching.attribute_classes(train_samples)
     keep = Path(cache) if cache is not None else out
-    training = prepare(train_samples, recipe, text, classes, workers, keep, screen)
+    listed = not all(stage.redraw for stage in recipe.stages)
+    training = prepare(train_samples, recipe, text, classes, workers, keep, screen, listed=listed)
     validation = prepare(val_samples, recipe, text, {}, workers, keep, screen)
 
     net, net_config = _start(recipe, training, classes, init)
@@ -202,7 +213,7 @@ def train(
         "text": recipe.text,
         "recipe": to_dict(recipe),
         "data": {"train": fingerprint(train_samples), "val": fingerprint(val_samples)},
-        "vocabulary": sorted({word for s in train_samples for caption in s.captions for word in words(caption)}),
+        "vocabulary": vocabulary(train_samples, recipe),
     }
     precision = precision or ("bf16" if place.type == "cuda" else "fp32")
     if precision == "bf16" and place.type == "cpu":
@@ -214,12 +225,13 @@ def train(
     stop_at = math.inf if stop_after_steps is None else run.position.global_step + stop_after_steps
     saving = Saving(save_minutes, save_steps, stop_at)
 
-    with RunLog(out, run.position.global_step) as log:
+    with RunLog(out, run.position.global_step) if main else nullcontext() as log:
         while run.position.stage < len(recipe.stages) and run.position.global_step < stop_at:
             stage = recipe.stages[run.position.stage]
             run.begin_stage(stage)
             while run.position.epoch < stage.epochs and run.position.global_step < stop_at:
-                if train_epoch(run, stage, training, saving, workers, log, screen):
+                data = redrawn(training, text, run, screen) if stage.redraw else training
+                if train_epoch(run, stage, data, saving, workers, log, screen):
                     finish_epoch(run, stage, validation, log, screen)
             if run.position.epoch == stage.epochs:
                 run.position.stage, run.position.epoch, run.optimizer = run.position.stage + 1, 0, None
@@ -227,10 +239,14 @@ def train(
     return out / BEST
 
 
-def train_epoch(run: Run, stage: Stage, data: Data, saving: Saving, workers: int, log: RunLog, screen: Screen) -> bool:
+def train_epoch(
+    run: Run, stage: Stage, data: Data, saving: Saving, workers: int, log: RunLog | None, screen: Screen
+) -> bool:
     """The rest of the current epoch. False when stopped before its end, with the state saved."""
     recipe, position = run.recipe, run.position
-    samples, captions = draw_epoch(stage, data, batching.generator(recipe.seed, position.stage, position.epoch))
+    rng = batching.generator(recipe.seed, position.stage, position.epoch)
+    samples, captions = draw_epoch(stage, data, rng)
+    donors = batching.swap_captions(samples, data.labels.tolist(), stage.weak_positives, rng)
     steps = len(samples)
     optimizer = run.optimizer
     assert optimizer is not None
@@ -238,7 +254,7 @@ def train_epoch(run: Run, stage: Stage, data: Data, saving: Saving, workers: int
 
     def make(step: int) -> tuple[Batch, float]:
         rng = batching.generator(recipe.seed, position.stage, position.epoch, step)
-        return make_batch(data, stage, samples[step], captions[step], rng), rng.random()
+        return make_batch(data, stage, samples[step], donors[step], captions[step], rng), rng.random()
 
     batches = batching.prepared(make, range(position.step, steps), workers)
     with screen.bar(f"stage {stage.number}, epoch {position.epoch + 1}/{stage.epochs}", steps) as advance:
@@ -254,7 +270,8 @@ def train_epoch(run: Run, stage: Stage, data: Data, saving: Saving, workers: int
             if run.average is not run.net:
                 update_average(run.average, run.net, recipe.average, position.global_step)
             here = {"stage": stage.number, "epoch": position.epoch + 1}
-            log.write("step", position.global_step, **here, lr=stage.lr * rate, loss=run.losses)
+            if log is not None:
+                log.write("step", position.global_step, **here, lr=stage.lr * rate, loss=run.losses)
             advance(1)
             if position.step == steps:
                 break  # the end of an epoch is saved after its validation
@@ -269,6 +286,7 @@ def train_epoch(run: Run, stage: Stage, data: Data, saving: Saving, workers: int
 
 def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, float]:
     """One update of the weights; the losses as the net named and weighted them."""
+    batch = distributed.own_rows(batch)
     images = normalize(batch.images.to(run.device), run.recipe.preprocessing).to(memory_format=torch.channels_last)
     batch = replace(
         batch,
@@ -278,7 +296,7 @@ def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict
         attributes=None if batch.attributes is None else batch.attributes.to(run.device),
     )
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-        losses = run.net(batch, run.position.epoch)
+        losses = run.parallel(batch, run.position.epoch)
     total: Tensor = sum(losses.values(), torch.zeros((), device=run.device))
     optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
@@ -293,11 +311,12 @@ def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict
     return named
 
 
-def finish_epoch(run: Run, stage: Stage, validation: Data, log: RunLog, screen: Screen) -> None:
+def finish_epoch(run: Run, stage: Stage, validation: Data, log: RunLog | None, screen: Screen) -> None:
     """Validate, keep the best weights, and save the state at the start of the next epoch."""
     position = run.position
     position.epoch, position.step = position.epoch + 1, 0
-    if position.epoch == stage.epochs or position.epoch % run.recipe.validate_every == 0:
+    due = position.epoch == stage.epochs or position.epoch % run.recipe.validate_every == 0
+    if due and log is not None:
         images, texts = embed(run.average, validation, run.device)
         results = validate(images, texts, validation.samples)
         score = results["rank1"] + results["mean_ap"]
@@ -353,6 +372,21 @@ def _chunks(count: int) -> Iterator[Array]:
 # --- data -------------------------------------------------------------------------------------------------------
 
 
+def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation samples as the recipe wants them. Noise comes into training captions alone."""
+    read = DATASETS[recipe.dataset]
+    training = read(root, "train")
+    if recipe.hold_out:
+        training, validation = hold_out_identities(training, recipe.hold_out)
+    else:
+        validation = read(root, "val")
+    if limit_ids is not None:
+        training = limit_identities(training, limit_ids)
+    if recipe.caption_noise:
+        training, _ = permute_captions(training, recipe.caption_noise, recipe.seed)
+    return training, validation
+
+
 def prepare(
     samples: list[Sample],
     recipe: Recipe,
@@ -361,15 +395,22 @@ def prepare(
     threads: int,
     keep: Path,
     screen: Screen,
+    *,
+    listed: bool = True,
 ) -> Data:
-    """Decode the images and run the frozen text encoder once, so that a training step is only the net."""
+    """Decode the images and run the frozen text encoder once, so that a training step is only the net.
+
+    Without ``listed`` the captions are left out: every epoch will bring its own.
+    """
     screen.line(f"{len(samples)} images of {len({s.pid for s in samples})} people: preparing images and captions")
     counts = np.array([len(sample.captions) for sample in samples])
     label_of = {pid: n for n, pid in enumerate(sorted({sample.pid for sample in samples}))}
+    with distributed.main_first():
+        captions = _captions([c for sample in samples for c in sample.captions] if listed else [], text, keep, screen)
     return Data(
         samples=samples,
         images=Images(samples, recipe.preprocessing, cache=recipe.cache_images, threads=threads),
-        captions=_captions([caption for sample in samples for caption in sample.captions], text, keep, screen),
+        captions=captions,
         first_caption=np.cumsum(counts) - counts,
         counts=counts,
         labels=torch.tensor([label_of[sample.pid] for sample in samples]),
@@ -379,6 +420,8 @@ def prepare(
 
 def _captions(texts: Sequence[str], text: TextInput, keep: Path, screen: Screen) -> CaptionCache:
     """Tokens and states of all captions, from the file of an earlier run over the same captions where there is one."""
+    if not texts:
+        return CaptionCache(np.zeros(0, np.int32), np.zeros(1, np.int64), None, text.spec.length)
     key = hashlib.sha256(json.dumps([asdict(text.spec), texts]).encode()).hexdigest()[:16]
     path = keep / f"captions-{key}.npz"
     if path.exists():
@@ -397,17 +440,49 @@ def _captions(texts: Sequence[str], text: TextInput, keep: Path, screen: Screen)
     return captions
 
 
+def vocabulary(samples: Sequence[Sample], recipe: Recipe) -> list[str]:
+    """The words of the captions that training reads; of redrawn ones those of a first epoch stand for all."""
+    captions = [caption for sample in samples for caption in sample.captions]
+    if any(stage.redraw for stage in recipe.stages):
+        from model.synth.redraw import redraw
+
+        captions += redraw(samples, recipe.seed, 0)
+    return sorted({word for caption in captions for word in words(caption)})
+
+
+def redrawn(data: Data, text: TextInput, run: Run, screen: Screen) -> Data:
+    """The same images with one new caption each, written for this epoch; the same ones again when it is resumed."""
+    from model.synth.redraw import redraw
+
+    texts = redraw(data.samples, run.recipe.seed, run.position.epoch)
+    # Read in the precision of the run: twice as fast in bfloat16, and the net never sees these captions again.
+    half = torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16")
+    with screen.bar("captions", len(texts)) as advance, half:
+        captions = batching.cache_captions(texts, text, advance=advance)
+    each = np.arange(len(texts))
+    return replace(data, captions=captions, first_caption=each, counts=np.ones_like(each))
+
+
 def draw_epoch(stage: Stage, data: Data, rng: np.random.Generator) -> batching.Draws:
     """Sample and caption numbers of every step of one epoch, (steps, B) each."""
     if stage.sampler == "identities":
         return batching.draw_identities(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
+    if stage.sampler == "twins":
+        if data.attributes is None:
+            raise TrainingError('The sampler "twins" needs labelled attributes; choose images, pairs or identities.')
+        return batching.draw_twins(data.counts, data.attributes.numpy(), stage.batch, stage.k, rng)
     draw = batching.draw_pairs if stage.sampler == "pairs" else batching.draw_images
     return draw(data.counts, stage.batch, rng)
 
 
-def make_batch(data: Data, stage: Stage, samples: Array, captions: Array, rng: np.random.Generator) -> Batch:
-    """The augmented batch of (B,) samples with one caption each; images still uint8, normalised on the device."""
-    tokens = data.captions.tokens(data.first_caption[samples] + captions)
+def make_batch(
+    data: Data, stage: Stage, samples: Array, donors: Array, captions: Array, rng: np.random.Generator
+) -> Batch:
+    """The augmented batch of (B,) samples, each with a caption of its donor (usually itself), the ``captions``-th.
+
+    Images are still uint8; they are normalised on the device.
+    """
+    tokens = data.captions.tokens(data.first_caption[donors] + captions % data.counts[donors])
     if stage.augmentation.shift_text:
         shifts = torch.from_numpy(rng.integers(0, data.captions.length, len(samples)))
         tokens = batching.shift_tokens(tokens, shifts)
@@ -448,6 +523,15 @@ def update_average(average: nn.Module, net: nn.Module, decay: float, step: int) 
             mean.copy_(value)
 
 
+def _check_processes(recipe: Recipe) -> None:
+    for stage in recipe.stages:
+        if stage.batch % distributed.world():
+            raise TrainingError(
+                f"A batch of {stage.batch} in stage {stage.number} does not divide among {distributed.world()} "
+                f"processes; start another number of them, or change the batch."
+            )
+
+
 def _start(
     recipe: Recipe, data: Data, classes: dict[str, tuple[str, ...]], init: Path | str | None
 ) -> tuple[Net, dict[str, Any]]:
@@ -480,7 +564,7 @@ def _start(
                 f"Recipe {recipe.name} starts from pre-trained vision weights, and there is no file {weights}. Set "
                 f"vision_weights to an OSNet x1.0 ImageNet file, or train axm_net_scratch, which needs none."
             )
-        net.load_osnet_weights(weights)  # type: ignore[operator]
+        net.load_vision_weights(weights)  # type: ignore[operator]
     return net, asdict(config)
 
 

@@ -51,6 +51,10 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Preset(StrEnum):
+    tiny = "tiny"
+
+
 Url = Annotated[str, typer.Option(help="Address of the running service.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 PREFIX = "PERSON_SEARCH_"
@@ -259,8 +263,10 @@ def print_ranking(answer: dict[str, Any], console: Console) -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `person-search train list` names them.")],
-    root: Annotated[Path, typer.Option(help="Folder with reid_raw.json and imgs/.")] = Path("data/train"),
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe; `train list` prints recipes and variants.")],
+    root: Annotated[
+        Path, typer.Option(help="Folder with imgs/ and reid_raw.json (or the dataset's own list of captions).")
+    ] = Path("data/train"),
     out: Annotated[Path, typer.Option(help="Folder of this run: log, state, best checkpoint.")] = Path("runs/latest"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
@@ -268,17 +274,21 @@ def train(
     precision: Annotated[Precision | None, typer.Option(help="bf16 is faster where the CPU has it.")] = None,
     init: Annotated[Path | None, typer.Option(help="A checkpoint to start from.")] = None,
     limit_ids: Annotated[int | None, typer.Option(help="Use only so many training identities.", min=2)] = None,
+    preset: Annotated[Preset | None, typer.Option(help="The same recipe in small: it runs within minutes.")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="A row of the paper's tables, as align-none; repeat to put rows together.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change one setting of the recipe, as stages.0.epochs=3.")
     ] = None,
 ) -> None:
     """Train a network from a recipe."""
-    from model.recipes import RECIPES, override
+    from model import distributed, variants
+    from model.recipes import PRESETS, RECIPES, override
     from model.train import train as run_training
 
     if recipe == "list":
-        for name, function in RECIPES.items():
-            console.print(f"[bold]{name}[/]  {(function.__doc__ or '').splitlines()[0]}")
+        print_recipes(console)
         return
     if recipe not in RECIPES:
         _fail(f"There is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}.")
@@ -292,7 +302,9 @@ def train(
         except json.JSONDecodeError:
             changes[key] = value
     try:
-        chosen = override(RECIPES[recipe](), **changes)
+        chosen = RECIPES[recipe]()
+        chosen = PRESETS[preset](chosen) if preset is not None else chosen
+        chosen = override(variants.apply(chosen, variant or []), **changes)
     except ValueError as error:
         _fail(str(error))
     best = run_training(
@@ -306,7 +318,28 @@ def train(
         init=init,
         limit_ids=limit_ids,
     )
-    console.print(f"Best checkpoint: {best}")
+    if distributed.rank() == 0:
+        console.print(f"Best checkpoint: {best}")
+    distributed.leave()
+
+
+def print_recipes(console: Console) -> None:
+    """Recipes with the first line of what they say of themselves; variants with what the paper prints for them."""
+    from model.recipes import RECIPES
+    from model.variants import VARIANTS
+
+    for name, function in RECIPES.items():
+        console.print(f"[bold]{name}[/]  {(function.__doc__ or '').splitlines()[0]}")
+    table = Table("--variant", "what changes", title="\nRows of the paper, Rank-1 on CUHK-PEDES")
+    table.add_column("paper", justify="right")
+    section = ""
+    for name, variant in VARIANTS.items():
+        if variant.table != section:
+            section = variant.table
+            table.add_section()
+            table.add_row("", f"[bold]{section}[/]", "")
+        table.add_row(name, variant.what, "-" if variant.rank1 is None else f"{variant.rank1:.2f}")
+    console.print(table)
 
 
 @app.command()
@@ -323,6 +356,12 @@ def evaluate(
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw queries with their first ten results to this PNG.")] = None,
     sheet_queries: Annotated[int, typer.Option(help="How many queries to draw.", min=1)] = 12,
+    query_list: Annotated[
+        Path | None, typer.Option("--list", help="A cross-view list of queries and gallery, of images below --root.")
+    ] = None,
+    shifts: Annotated[
+        int, typer.Option(help="Average each text over so many circular shifts of its words; 0 reads it once.", min=0)
+    ] = 0,
 ) -> None:
     """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
     from model.checkpoint import default_checkpoint
@@ -339,13 +378,69 @@ def evaluate(
         json_out=as_json,
         sheet=sheet,
         sheet_queries=sheet_queries,
+        query_list=query_list,
+        shifts=shifts,
     )
     report(result, console)
 
 
 @app.command()
+def explain(
+    image: Annotated[Path, typer.Argument(help="An image of one person, cut out as a search finds it.")],
+    text: Annotated[str, typer.Argument(help="The description.")],
+    out: Annotated[Path, typer.Option(help="Draw the explanation to this PNG.")] = Path("why.png"),
+    checkpoint: Annotated[str, typer.Option(help="A checkpoint file, or `default` for the shipped one.")] = "default",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Draw which words of a description meet which strip of a body."""
+    from PIL import Image, ImageOps
+
+    from model.checkpoint import default_checkpoint
+    from model.encoder import Encoder
+    from model.explain import draw
+    from model.explain import explain as run_explanation
+    from model.sheets import save_png
+
+    if not image.is_file():
+        _fail(f"There is no image file at {image}.")
+    try:
+        with Image.open(image) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        _fail(f"{image} cannot be read as an image ({error}). Use a whole JPEG or PNG file.")
+    path = default_checkpoint() if checkpoint == "default" else Path(checkpoint)
+    result = run_explanation(Encoder(path, device.value), picture, text)
+    save_png(draw(picture, result), out)
+    best = [result.best_strip(phrase) for phrase in result.phrases]
+    if as_json:
+        described = {
+            "similarity": result.similarity,
+            "strip_bounds": result.strip_bounds,
+            "phrases": [
+                {"phrase": phrase, "best_strip": strip, "strips": row.tolist()}
+                for phrase, strip, row in zip(result.phrases, best, result.strips, strict=True)
+            ],
+        }
+        console.print_json(json.dumps(described))
+        return
+    table = Table("phrase", f"strip, of {len(result.strip_bounds)} from the top")
+    for phrase, strip in zip(result.phrases, best, strict=True):
+        table.add_row(phrase, str(strip + 1))
+    console.print(table)
+    console.print(f"Similarity {result.similarity:.3f}. Wrote {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def synth(
-    name: Annotated[str, typer.Argument(metavar="SET", help="tiny, demo, train, val or test.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SET",
+            help="tiny, demo, train, val, test; twins, unseen, probe (for evaluation); infrared_train, infrared_test, "
+            "thermal_train, thermal_test.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write imgs/ and reid_raw.json to.")],
     ids: Annotated[int | None, typer.Option(help="How many people, instead of the set's own number.", min=1)] = None,
     images: Annotated[int | None, typer.Option(help="Images of each person.", min=1)] = None,
@@ -376,8 +471,15 @@ def synth(
     console.print(f"Wrote {manifest}")
     if sheet is not None:
         people = range(spec.first_pid, spec.first_pid + spec.ids)  # other sets may share the folder
-        rows = some([row for row in json.loads(manifest.read_text()) if row["id"] in people], 60)
-        labels = [f"{row['camera']} {row['view']}" for row in rows]
+        families: dict[int, list[dict[str, Any]]] = {}  # a person and their twins are drawn side by side
+        for number, row in enumerate(json.loads(manifest.read_text())):
+            if row["id"] in people:
+                families.setdefault(row["base"] if spec.twins else -number, []).append(row)
+        size = max(map(len, families.values()))
+        rows = [row for family in some(list(families.values()), max(60 // size, 1)) for row in family]
+        labels = [
+            " ".join(str(row[key]) for key in ("camera", "view", "modality", "changed") if row.get(key)) for row in rows
+        ]
         save_png(contact_sheet([out / "imgs" / row["file_path"] for row in rows], 12, labels=labels), sheet)
         console.print(f"Wrote {sheet}")
 

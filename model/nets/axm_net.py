@@ -9,7 +9,7 @@ neither tokenises nor augments: the random circular shift of texts belongs to ba
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.distributed import all_rows
 from model.interface import Batch, Tokens
 from model.losses import (
     AffinityMean,
@@ -63,15 +64,17 @@ class AXMNetConfig:
     vfc_fuse: strips put back into one map, or pooled one by one and concatenated.
     strip_pooling, part_pooling, global_pooling: what the scaling of a strip, V_P and V_G are computed from.
     feature_drop: zero a random block or strip of the part map in training.
-    global_branch: False is the ablation "only part branch": V = V_P.
+    global_branch: False is the ablation "only part branch": V = V_P. part_branch: False leaves V = V_G.
     tsa, tsa_scaled: self-attention over the words: non-local, global context, off; divide its logits by sqrt(d).
     fc_layers: "proposed" is two in the global branch and one elsewhere; "one" and "two" are the same everywhere.
     unified_visual: losses act on V = V_G + V_P instead of on V_G and V_P separately (our reading of that ablation).
     text_input: "frozen" token states of ``text_dim`` channels from outside, or an embedding table "learned" here
         of ``vocabulary_size`` rows; ids beyond it are folded onto it, so a small table shares its rows.
+    text_tower: convolutions, or "bag": the mean of the token vectors, blind to their order. With ``part_branch`` off
+        it is the plain baseline that results are compared with.
     margin, negatives, positives, affinity_mean: see ``model.losses``.
-    *_weight: factors of the losses: stage 0 uses attribute and info_nce, stage 1 identity, stage 2 identity, triplet
-        and affinity, plus the stage2_* ones. Zero leaves a loss out.
+    *_weight: factors of the losses: stage 0 uses attribute and info_nce, stage 1 identity plus the stage1_* ones,
+        stage 2 identity, triplet and affinity, plus the stage2_* ones. Zero leaves a loss out.
     backbone_lr_scale: factor on the learning rate of the vision tower and its gates in stage 2.
     """
 
@@ -89,6 +92,7 @@ class AXMNetConfig:
     global_pooling: Pooling = "avg"
     feature_drop: Literal["none", "block", "strip"] = "none"
     global_branch: bool = True
+    part_branch: bool = True
     tsa: Literal["nonlocal", "gc", "off"] = "nonlocal"
     tsa_scaled: bool = False
     fc_layers: Literal["proposed", "one", "two"] = "proposed"
@@ -96,6 +100,7 @@ class AXMNetConfig:
     text_input: Literal["frozen", "learned"] = "frozen"
     text_dim: int = 768
     vocabulary_size: int = 30522
+    text_tower: Literal["conv", "bag"] = "conv"
     text_stem: Literal["standard", "separable"] = "standard"
     label_smoothing: float = 0.1
     margin: float = 0.5
@@ -107,6 +112,8 @@ class AXMNetConfig:
     affinity_weight: float = 1.0
     attribute_weight: float = 1.0
     info_nce_weight: float = 1.0
+    stage1_attribute_weight: float = 0.0
+    stage1_info_nce_weight: float = 0.0
     stage2_attribute_weight: float = 0.0
     stage2_info_nce_weight: float = 0.0
     backbone_lr_scale: float = 0.1
@@ -118,6 +125,12 @@ class AXMNetConfig:
                 raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}.")
         if len(self.align_modes) != BLOCKS or not set(self.align_modes) <= set(get_args(Align)):
             raise ValueError(f"align must be one or {BLOCKS} of {', '.join(get_args(Align))}, not {self.align!r}.")
+        if not self.global_branch and not self.part_branch:
+            raise ValueError("An image needs the global branch, the part branch, or both.")
+        if self.text_tower == "bag" and not set(self.align_modes) <= {"none", "separate"}:
+            raise ValueError(
+                'A bag of words has no blocks to align: text_tower="bag" goes with align none or separate.'
+            )
         if self.parts < 1:
             raise ValueError(f"parts must be at least 1, not {self.parts}.")
         if len(self.widths) != 4 or min(self.widths[1:]) < 4:
@@ -296,29 +309,34 @@ class AXMNet(nn.Module):
         self.vision = Tower(2, image_stem(widths[0]), widths)
         if config.text_input == "learned":
             self.text_table = nn.Embedding(config.vocabulary_size, config.text_dim, padding_idx=0)
-        if config.text_stem == "standard":
-            text_stem = conv_norm(1, config.text_dim, widths[0], kernel=3)
-        else:
-            text_stem = lite_conv(1, config.text_dim, widths[0])
-        self.text = Tower(1, text_stem, widths)
+        self.text: Tower | None = None
+        if config.text_tower == "conv":
+            standard = config.text_stem == "standard"
+            stem = (
+                conv_norm(1, config.text_dim, widths[0], kernel=3)
+                if standard
+                else lite_conv(1, config.text_dim, widths[0])
+            )
+            self.text = Tower(1, stem, widths)
         # Gates belong to neither tower: the same object serves both, and appears once among the parameters.
         self.gates, self.text_gates = nn.ModuleDict(), nn.ModuleDict()
         for index, (mode, (_, cout)) in enumerate(zip(config.align_modes, block_sizes(widths), strict=True)):
             middle = cout // 4
             if mode != "none":
                 self.gates[str(index)] = ChannelGate(middle if mode != "joint" else 2 * middle)
-            if mode == "separate":
+            if mode == "separate" and self.text is not None:
                 self.text_gates[str(index)] = ChannelGate(middle)
 
         if config.global_branch:
             self.global_project = projection(channels, config.feature_dim, 1 if config.fc_layers == "one" else 2)
-        self.part_branch = PartBranch(config, channels, 2 if two else 1)
-        self.attention: NonLocal | GlobalContext | nn.Identity
-        if config.tsa == "nonlocal":
-            self.attention = NonLocal(channels, config.tsa_scaled)
-        else:
-            self.attention = GlobalContext(channels) if config.tsa == "gc" else nn.Identity()
-        self.text_project = projection(channels, config.feature_dim, 2 if two else 1)
+        self.part_branch = PartBranch(config, channels, 2 if two else 1) if config.part_branch else None
+        self.attention: NonLocal | GlobalContext | nn.Identity = nn.Identity()
+        if self.text is not None and config.tsa != "off":
+            self.attention = (
+                NonLocal(channels, config.tsa_scaled) if config.tsa == "nonlocal" else GlobalContext(channels)
+            )
+        text_channels = channels if self.text is not None else config.text_dim
+        self.text_project = projection(text_channels, config.feature_dim, 2 if two else 1)
         self.heads = Heads(config) if config.num_ids or config.attributes else None
 
         initialise(self)
@@ -330,26 +348,26 @@ class AXMNet(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D) unit rows: V = V_G + V_P, summed before normalising. ValueError in joint mode."""
         self._refuse_joint("encode_image")
-        return F.normalize(self._visual(*self._image_features(self._vision_map(images))), dim=1)
+        return F.normalize(torch.stack(self._image_features(self._vision_map(images))).sum(dim=0), dim=1)
 
     def encode_text(self, tokens: Tokens) -> Tensor:
         """Tokens (B, T) -> (B, D) unit rows. ValueError in joint mode."""
         self._refuse_joint("encode_text")
-        return F.normalize(self._text_feature(self._text_map(tokens)), dim=1)
+        return F.normalize(self._text_feature(self._text_map(tokens), tokens), dim=1)
 
     def pair_similarity(self, images: Tensor, tokens: Tokens) -> Tensor:
         """Cosine similarity (B,) of image i with text i: in joint mode the only one there is, since the vectors of
         a pair depend on each other; otherwise the inner product of the two encodings."""
-        v_global, v_part, text = self.pair_features(images, tokens)
-        return F.cosine_similarity(self._visual(v_global, v_part), text, dim=1)
+        visual, text = self.pair_features(images, tokens)
+        return F.cosine_similarity(torch.stack(visual).sum(dim=0), text, dim=1)
 
-    def pair_features(self, images: Tensor, tokens: Tokens) -> tuple[Tensor | None, Tensor, Tensor]:
-        """V_G (None without the global branch), V_P and T, each (B, D), not normalised."""
+    def pair_features(self, images: Tensor, tokens: Tokens) -> tuple[list[Tensor], Tensor]:
+        """[V_G, V_P], or the one that the net has, and T; each (B, D), not normalised."""
         if "joint" in self.config.align_modes:
             vision_map, text_map = self._joint_maps(images, tokens)
         else:
             vision_map, text_map = self._vision_map(images), self._text_map(tokens)
-        return *self._image_features(vision_map), self._text_feature(text_map)
+        return self._image_features(vision_map), self._text_feature(text_map, tokens)
 
     def vision_gates(self) -> list[ChannelGate | None]:
         """The gate of each of the six vision blocks, None where that block has none."""
@@ -368,7 +386,9 @@ class AXMNet(nn.Module):
         return vision_map
 
     def _text_map(self, tokens: Tokens) -> Tensor:
-        """(B, T) -> (B, C, T/4)."""
+        """(B, T) -> (B, C, T/4); without a tower the token vectors as they are, (B, text_dim, T)."""
+        if self.text is None:
+            return self._text_input(tokens)
         text_map: Tensor = self.text(self._text_input(tokens), self.caption_gates())
         return text_map
 
@@ -389,6 +409,7 @@ class AXMNet(nn.Module):
     def _joint_maps(self, images: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Both towers in step: a joint gate sees the pooled streams of an image and of its text side by side."""
         image = self.vision.stem(images.contiguous(memory_format=torch.channels_last))
+        assert self.text is not None  # joint alignment is refused without a tower
         text = self.text.stem(self._text_input(tokens))
         gates = zip(self.config.align_modes, self.vision_gates(), self.caption_gates(), strict=True)
         for index, (mode, gate, caption_gate) in enumerate(gates):
@@ -407,21 +428,23 @@ class AXMNet(nn.Module):
             image, text = self.vision.transitions[index](image), self.text.transitions[index](text)
         return self.vision.final(image), self.text.final(text)
 
-    def _image_features(self, vision_map: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(B, C, h, w) -> V_G and V_P, each (B, D)."""
-        v_global: Tensor | None = None
+    def _image_features(self, vision_map: Tensor) -> list[Tensor]:
+        """(B, C, h, w) -> [V_G, V_P], or the one that the net has; each (B, D)."""
+        features: list[Tensor] = []
         if self.config.global_branch:
-            v_global = self.global_project(pool(vision_map, self.config.global_pooling))
-        return v_global, self.part_branch(vision_map)
+            features.append(self.global_project(pool(vision_map, self.config.global_pooling)))
+        if self.part_branch is not None:
+            features.append(self.part_branch(vision_map))
+        return features
 
-    def _text_feature(self, text_map: Tensor) -> Tensor:
+    def _text_feature(self, text_map: Tensor, tokens: Tokens) -> Tensor:
         """(B, C, t) -> T (B, D)."""
-        text: Tensor = self.text_project(pool(self.attention(text_map), "max"))
+        if self.text is None:
+            pooled = text_map.sum(dim=2) / tokens.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        else:
+            pooled = pool(self.attention(text_map), "max")
+        text: Tensor = self.text_project(pooled)
         return text
-
-    @staticmethod
-    def _visual(v_global: Tensor | None, v_part: Tensor) -> Tensor:
-        return v_part if v_global is None else v_global + v_part
 
     def _refuse_joint(self, name: str) -> None:
         if "joint" in self.config.align_modes:
@@ -440,13 +463,16 @@ class AXMNet(nn.Module):
         del epoch  # every loss is the same in all epochs of a stage
         if self.heads is None or batch.tokens is None:
             raise ValueError("Training needs a net built with num_ids or attributes, and a batch with texts.")
-        v_global, v_part, text = self.pair_features(batch.images, batch.tokens)
+        visual, text = self.pair_features(batch.images, batch.tokens)
         # Half precision would cost the similarities their last digits: the losses leave autocast.
         with torch.autocast(text.device.type, enabled=False):
-            visual = [v_global.float(), v_part.float()] if v_global is not None else [v_part.float()]
+            visual = [feature.float() for feature in visual]
             if self.config.unified_visual:
-                visual = [self._visual(*visual) if len(visual) == 2 else visual[0]]
-            return self._losses(visual, text.float(), batch, self.heads)
+                visual = [torch.stack(visual).sum(dim=0)]
+            # Losses compare every row with every other, those of other processes included.
+            attributes = None if batch.attributes is None else all_rows(batch.attributes)
+            whole = replace(batch, labels=all_rows(batch.labels), attributes=attributes)
+            return self._losses([all_rows(v) for v in visual], all_rows(text.float()), whole, self.heads)
 
     def _losses(self, visual: list[Tensor], text: Tensor, batch: Batch, heads: Heads) -> dict[str, Tensor]:
         """visual: V_G and V_P, or the one vector that stands for both, (B, D) each. text: (B, D)."""
@@ -486,6 +512,7 @@ class AXMNet(nn.Module):
             weights |= {"attribute": c.attribute_weight, "info_nce": c.info_nce_weight}
         elif self.stage == 1:
             weights |= {"identity": c.identity_weight}
+            weights |= {"attribute": c.stage1_attribute_weight, "info_nce": c.stage1_info_nce_weight}
         else:
             weights |= {"identity": c.identity_weight, "triplet": c.triplet_weight, "affinity": c.affinity_weight}
             weights |= {"attribute": c.stage2_attribute_weight, "info_nce": c.stage2_info_nce_weight}
@@ -524,13 +551,25 @@ class AXMNet(nn.Module):
             for name, parameters in groups.items()
         ]
 
-    def load_osnet_weights(self, path: str | Path) -> None:
-        """Start the vision tower, and the gates where its blocks have them, from an OSNet file a person supplies.
+    def load_vision_weights(self, path: str | Path) -> None:
+        """Start the vision tower, and its gates where its blocks have them, from a file a person supplies.
 
-        Names are torchreid's public ones; its fc, classifier and batch counters are left aside. Raises ValueError
-        with a sentence when a tensor is missing or has another shape; the net is then unchanged.
+        The file is an OSNet under torchreid's public names, or a checkpoint of an AXM-Net, whose missing gates are
+        left as they are here. Everything else in it is left aside. Raises ValueError with a sentence when a tensor is
+        missing or has another shape; the net is then unchanged.
         """
-        _copy_osnet(self, read_weights(Path(path)), Path(path))
+        state = read_weights(Path(path))
+        if not any(name.startswith("vision.") for name in state):
+            _copy_osnet(self, state, Path(path))
+            return
+        own = self.state_dict()
+        gates = {name for name in own if name.startswith("gates.")} & state.keys()
+        wanted = {name for name in own if name.startswith("vision.")} | gates
+        for name in sorted(wanted):
+            if name not in state or state[name].shape != own[name].shape:
+                theirs = f"of shape {tuple(state[name].shape)}" if name in state else "missing"
+                raise ValueError(f"{path}: {name} is {theirs}, but this net needs {tuple(own[name].shape)}.")
+        self.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
 def _copy_osnet(net: AXMNet, state: dict[str, Tensor], path: Path) -> None:

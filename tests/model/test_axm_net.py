@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.batching import circular_shift
+from model.checkpoint import save
 from model.interface import Batch, TextNet, Tokens
 from model.nets import build
 from model.nets.axm_net import AXMNet, AXMNetConfig, NonLocal, PartBranch
 from model.nets.backbones import ChannelGate
+from model.preprocess import Preprocessing
+from model.text import TextSpec
 from tests.model.osnet_reference import OSNet, random_osnet
 
 SMALL: dict[str, Any] = {"widths": [16, 64, 64, 64], "feature_dim": 32, "text_dim": 24}
@@ -117,7 +120,7 @@ def test_acceptance_3_the_vision_tower_is_osnet(full_net: AXMNet, tmp_path: Path
     reference = random_osnet()
     torch.save(reference.state_dict(), tmp_path / "osnet.pth")
     net = AXMNet(AXMNetConfig()).eval()
-    net.load_osnet_weights(tmp_path / "osnet.pth")
+    net.load_vision_weights(tmp_path / "osnet.pth")
     images = make_images(2, *size)
     expected = reference.maps(images)
     assert float(expected.std()) > 0.1
@@ -138,7 +141,7 @@ def test_acceptance_4_a_vector_depends_on_nothing_but_its_item() -> None:
     torch.testing.assert_close(mixed[3:], vectors, **close)
     # Beside any captions: the features that the losses see are those that are indexed.
     for seed in (0, 5):
-        v_global, v_part, _ = net.pair_features(images, make_tokens(4, seed=seed))
+        (v_global, v_part), _ = net.pair_features(images, make_tokens(4, seed=seed))
         assert v_global is not None
         torch.testing.assert_close(F.normalize(v_global + v_part), vectors, **close)
 
@@ -297,6 +300,9 @@ SWITCHES: list[dict[str, Any]] = [
     {"text_input": "learned", "vocabulary_size": 100},
     {"negatives": "random", "positives": "hardest", "affinity_mean": "plain"},
     {"negatives": "semi_hard", "margin": 2.0},
+    {"part_branch": False},
+    {"part_branch": False, "align": "separate", "text_tower": "bag"},
+    {"align": "none", "text_tower": "bag", "text_input": "learned", "vocabulary_size": 100},
 ]
 
 
@@ -358,6 +364,43 @@ def test_unknown_settings_are_refused() -> None:
         AXMNetConfig(widths=(64, 256))  # type: ignore[arg-type]
 
 
+# --- the plain baseline -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_without_the_part_branch_an_image_is_its_global_feature() -> None:
+    net, whole = small_net(part_branch=False).eval(), small_net().eval()
+    assert net.part_branch is None
+    assert not any(name.startswith("part_branch") for name in net.state_dict())
+    kept = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith("part_branch.")}
+    net.load_state_dict(kept)
+    images = make_images(2)
+    features, _ = whole.pair_features(images, make_tokens(2))
+    torch.testing.assert_close(net.encode_image(images), F.normalize(features[0], dim=1))
+    with pytest.raises(ValueError, match="global branch, the part branch, or both"):
+        AXMNetConfig(global_branch=False, part_branch=False)
+
+
+@torch.no_grad()
+def test_a_bag_of_words_is_blind_to_their_order_and_to_padding() -> None:
+    bag, tower = small_net(text_tower="bag", align="separate").eval(), small_net(align="separate").eval()
+    tokens = make_tokens(3)
+    order = torch.randperm(56, generator=torch.Generator().manual_seed(2))
+    assert tokens.states is not None
+    shuffled = Tokens(tokens.ids[:, order], tokens.mask[:, order], tokens.states[:, order])
+    torch.testing.assert_close(bag.encode_text(shuffled), bag.encode_text(tokens))
+    assert not torch.allclose(tower.encode_text(shuffled), tower.encode_text(tokens), atol=1e-3)
+    words = tokens.states[0, :5].mean(dim=0, keepdim=True)  # the first text has five words
+    torch.testing.assert_close(bag.encode_text(tokens)[:1], F.normalize(bag.text_project(words), dim=1))
+    assert bag.text is None and not len(bag.text_gates)
+
+
+@pytest.mark.parametrize("align", ["shared", "joint", ("separate",) * 5 + ("shared",)])
+def test_a_bag_of_words_shares_no_gates(align: Any) -> None:
+    with pytest.raises(ValueError, match="no blocks to align"):
+        AXMNetConfig(text_tower="bag", align=align)
+
+
 # --- joint: a diagnostic --------------------------------------------------------------------------------------------
 
 
@@ -399,6 +442,22 @@ def test_two_towers_in_step_equal_two_towers_apart() -> None:
 
 
 # --- stages and training ----------------------------------------------------------------------------------------
+
+
+def test_stage_1_can_have_the_losses_of_stage_0_beside_its_own() -> None:
+    plain = small_net(**HEADS)
+    dense = small_net(**HEADS, stage1_attribute_weight=0.5, stage1_info_nce_weight=2.0)
+    dense.load_state_dict(plain.state_dict())
+    plain.begin_stage(0)
+    expected = {name: loss.item() for name, loss in plain(make_batch(), 0).items()}
+    for net in (plain, dense):
+        net.begin_stage(1)
+        net.vision.train()  # the same batch statistics as in stage 0
+    found = {name: loss.item() for name, loss in dense(make_batch(), 0).items()}
+    assert found.keys() == {"identity", "attribute", "info_nce"}
+    assert found["attribute"] == pytest.approx(0.5 * expected["attribute"], rel=1e-5)
+    assert found["info_nce"] == pytest.approx(2.0 * expected["info_nce"], rel=1e-5)
+    assert found["identity"] == pytest.approx(plain(make_batch(), 0)["identity"].item(), rel=1e-5)
 
 
 def test_stages_choose_their_losses() -> None:
@@ -536,11 +595,11 @@ def test_osnet_files_come_with_prefixes_and_wrappers(tmp_path: Path) -> None:
     wrapped = {"state_dict": {f"module.{name}": tensor for name, tensor in reference.state_dict().items()}, "epoch": 9}
     torch.save(wrapped, tmp_path / "wrapped.pth.tar")
     net = small_net().eval()
-    net.load_osnet_weights(tmp_path / "wrapped.pth.tar")
+    net.load_vision_weights(tmp_path / "wrapped.pth.tar")
     images = make_images(1)
     torch.testing.assert_close(net.vision(images, net.vision_gates()), reference.maps(images), atol=1e-5, rtol=1e-5)
-    small_net(align="none").load_osnet_weights(tmp_path / "wrapped.pth.tar")  # gates are left aside
-    small_net(align="joint").load_osnet_weights(tmp_path / "wrapped.pth.tar")
+    small_net(align="none").load_vision_weights(tmp_path / "wrapped.pth.tar")  # gates are left aside
+    small_net(align="joint").load_vision_weights(tmp_path / "wrapped.pth.tar")
 
 
 def test_unfit_osnet_files_are_refused_and_change_nothing(tmp_path: Path) -> None:
@@ -548,18 +607,57 @@ def test_unfit_osnet_files_are_refused_and_change_nothing(tmp_path: Path) -> Non
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     torch.save(OSNet((16, 64, 96, 64)).state_dict(), tmp_path / "wide.pth")
     with pytest.raises(ValueError, match=r"conv3\.0\.conv1\.conv\.weight has shape .* but this net needs"):
-        net.load_osnet_weights(tmp_path / "wide.pth")
+        net.load_vision_weights(tmp_path / "wide.pth")
     state = OSNet((16, 64, 64, 64)).state_dict()
     del state["conv5.bn.running_var"]
     torch.save(state, tmp_path / "short.pth")
     with pytest.raises(ValueError, match=r"lacks conv5\.bn\.running_var"):
-        net.load_osnet_weights(tmp_path / "short.pth")
+        net.load_vision_weights(tmp_path / "short.pth")
     (tmp_path / "noise.pth").write_bytes(b"not weights at all")
     with pytest.raises(ValueError, match="cannot be read as safetensors or PyTorch weights"):
-        net.load_osnet_weights(tmp_path / "noise.pth")
+        net.load_vision_weights(tmp_path / "noise.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="does not hold a dictionary of named tensors"):
-        net.load_osnet_weights(tmp_path / "list.pth")
+        net.load_vision_weights(tmp_path / "list.pth")
     with pytest.raises(ValueError, match="There is no weights file"):
-        net.load_osnet_weights(tmp_path / "none.pth")
+        net.load_vision_weights(tmp_path / "none.pth")
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_checkpoint_gives_its_vision_tower_and_nothing_else(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    trained = build("axm_net", SMALL | HEADS)
+    assert isinstance(trained, AXMNet)
+    info = {"net": "axm_net", "net_config": trained.config, "preprocessing": Preprocessing(96, 32), "text": TextSpec()}
+    save(tmp_path / "tower.safetensors", trained, info)
+    net = small_net(num_ids=7)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    net.load_vision_weights(tmp_path / "tower.safetensors")
+    theirs = trained.state_dict()
+    for name, tensor in net.state_dict().items():
+        taken = name.startswith(("vision.", "gates."))
+        assert torch.equal(tensor, theirs[name] if taken else before[name]), name
+    different = [name for name in before if not torch.equal(before[name], net.state_dict()[name])]
+    assert len(different) > 50
+    images = make_images(2)
+    net.eval()
+    trained.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            net.vision(images, net.vision_gates()), trained.vision(images, trained.vision_gates())
+        )
+
+    without = small_net(align="none")
+    without.load_vision_weights(tmp_path / "tower.safetensors")
+    assert torch.equal(without.state_dict()["vision.final.0.weight"], theirs["vision.final.0.weight"])
+
+
+def test_a_tower_of_another_width_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    wide = build("axm_net", SMALL | {"widths": [16, 64, 96, 64]})
+    info = {"net": "axm_net", "net_config": wide.config, "preprocessing": Preprocessing(96, 32), "text": TextSpec()}  # type: ignore[attr-defined]
+    save(tmp_path / "wide.safetensors", wide, info)
+    net = small_net()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"wide\.safetensors: \S+ is of shape .* but this net needs"):
+        net.load_vision_weights(tmp_path / "wide.safetensors")
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

@@ -9,21 +9,38 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from model import batching
 from model.checkpoint import describe
 from model.datasets import DatasetError, open_image, read_cuhk_pedes
 from model.encoder import Encoder
 from model.metrics import ranking_metrics
 from model.preprocess import Preprocessing
-from model.recipes import RECIPES, Recipe, Stage, axm_net_paper, axm_net_tiny, override, to_dict
-from model.train import BEST, STATE, TrainingError, rate_factor, train, update_average
+from model.recipes import Recipe, Stage, axm_net_cuhk_pedes, axm_net_tiny, override, to_dict
+from model.runlog import Screen
+from model.text import load_text, words
+from model.train import (
+    BEST,
+    STATE,
+    Position,
+    TrainingError,
+    make_batch,
+    prepare,
+    rate_factor,
+    redrawn,
+    train,
+    update_average,
+)
 from tests.helpers import make_toy_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -245,23 +262,9 @@ def test_the_running_mean_equals_its_recurrence() -> None:
     assert int(average.num_batches_tracked) == 39
 
 
-def test_recipes_are_what_the_specification_prints() -> None:
-    paper = axm_net_paper()
-    assert (paper.preprocessing.height, paper.preprocessing.width) == (384, 128)
-    one, two = paper.stages
-    assert (one.optimizer, one.lr, one.weight_decay, one.batch, one.epochs) == ("sgd", 0.01, 5e-4, 64, 60)
-    assert (one.milestones, one.sampler) == ((30, 50), "pairs")
-    assert (two.sampler, two.p, two.k) == ("identities", 16, 4)
-    assert one.augmentation.flip == one.augmentation.erase == 0.5 and one.augmentation.shift_text
-    assert [stage.number for stage in RECIPES["axm_net_scratch"]().stages] == [0, 1, 2]
-    for name, make in RECIPES.items():
-        assert make().name == name
-        json.dumps(to_dict(make()))
-
-
 def test_override_reads_text_by_the_type_of_the_setting() -> None:
     changed = override(
-        axm_net_paper(),
+        axm_net_cuhk_pedes(),
         **{
             "stages.1.epochs": "3",
             "stages.0.lr": "1e-3",
@@ -280,7 +283,7 @@ def test_override_reads_text_by_the_type_of_the_setting() -> None:
     assert changed.net_config.align == "none" and changed.net_config.vfc is False
     assert changed.stages[0].augmentation.erase_area == (0.1, 0.2)
     assert changed.vision_weights is None and changed.cache_images
-    assert axm_net_paper().stages[1].epochs == 70  # the recipe itself is untouched
+    assert axm_net_cuhk_pedes().stages[1].epochs == 70  # the recipe itself is untouched
 
 
 @pytest.mark.parametrize(
@@ -304,4 +307,145 @@ def test_override_reads_text_by_the_type_of_the_setting() -> None:
 )
 def test_override_is_strict(name: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        override(axm_net_paper(), **{name: value})
+        override(axm_net_cuhk_pedes(), **{name: value})
+
+
+# --- drawing ------------------------------------------------------------------------------------------------------
+
+
+def looks(count: int, seed: int = 0) -> np.ndarray:
+    """(N, 6) classes of four values each, some unknown."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random((count, 6)) < 0.1, -1, rng.integers(0, 4, (count, 6)))
+
+
+def agreement(attributes: np.ndarray, group: np.ndarray) -> float:
+    """Mean number of known attributes that two images of a group share, counted one by one."""
+    shared = [
+        sum(int(attributes[a, n] == attributes[b, n] >= 0) for n in range(attributes.shape[1]))
+        for a, b in combinations(group.tolist(), 2)
+    ]
+    return sum(shared) / len(shared)
+
+
+@pytest.mark.parametrize(("count", "batch", "k"), [(60, 12, 3), (37, 8, 4), (16, 16, 2)])
+def test_twins_draw_every_image_at_most_once_in_groups_that_look_alike(count: int, batch: int, k: int) -> None:
+    attributes = looks(count)
+    samples, which = batching.draw_twins([2] * count, attributes, batch, k, batching.generator(4))
+    assert samples.shape == which.shape == (count // k * k // batch, batch)
+    assert len(set(samples.ravel().tolist())) == samples.size
+    assert set(which.ravel().tolist()) <= {0, 1}
+    alike = np.mean([agreement(attributes, group) for group in samples.reshape(-1, k)])
+    randomly = batching.generator(5).permutation(count)[: samples.size].reshape(-1, k)
+    assert alike > np.mean([agreement(attributes, group) for group in randomly]) + 0.5
+
+
+def test_a_twin_is_the_nearest_image_left() -> None:
+    """Three pairs that share all six attributes, among images that share none: the pairs find each other."""
+    attributes = np.arange(36).reshape(6, 6)
+    attributes = np.concatenate([attributes, attributes])[np.random.default_rng(1).permutation(12)]
+    samples, _ = batching.draw_twins([1] * 12, attributes, 4, 2, batching.generator(0))
+    groups = samples.reshape(-1, 2)
+    assert len(groups) == 6
+    for one, other in groups:
+        assert (attributes[one] == attributes[other]).all()
+
+
+def test_unknown_attributes_make_nobody_alike() -> None:
+    """0 and 1 know nothing of each other; 2 shares its one known attribute with 0."""
+    attributes = np.array([[5, -1, -1, -1], [-1, -1, -1, -1], [5, 1, 2, 3], [6, -1, -1, -1]])
+    for seed in range(8):
+        samples, _ = batching.draw_twins([1] * 4, attributes, 4, 2, batching.generator(seed))
+        groups = [set(group.tolist()) for group in samples.reshape(-1, 2)]
+        first = batching.generator(seed).permutation(4)[0]
+        if first in (0, 2):
+            assert {0, 2} in groups
+
+
+def test_twins_are_only_sought_in_the_same_pool() -> None:
+    attributes = np.tile(np.arange(8)[:, None], (2, 6))  # n and n + 8 are twins
+    samples, _ = batching.draw_twins([1] * 16, attributes, 2, 2, batching.generator(0), pool=4)
+    order = batching.generator(0).permutation(16)
+    pool_of = {int(n): place // 4 for place, n in enumerate(order)}
+    assert all(pool_of[int(a)] == pool_of[int(b)] for a, b in samples)
+
+
+def test_swapped_captions_come_from_the_same_person_and_never_from_oneself() -> None:
+    pids = [n // 4 for n in range(400)] + [1000]  # a hundred people with four images, one with a single image
+    samples = np.concatenate([np.arange(400), [400] * 80]).reshape(12, 40)
+    donors = batching.swap_captions(samples, pids, 0.3, batching.generator(7))
+    assert donors.shape == samples.shape
+    own = samples == donors
+    assert own[samples == 400].all()  # alone
+    assert all(pids[a] == pids[b] for a, b in zip(samples.ravel(), donors.ravel(), strict=True))
+    assert 0.22 < 1 - own[samples < 400].mean() < 0.38
+    everyone = batching.swap_captions(samples, pids, 1.0, batching.generator(7))
+    assert (everyone != samples)[samples < 400].all()
+    assert len({int(d) for d in everyone[0]}) > 20  # not always the same neighbour
+    assert (batching.swap_captions(samples, pids, 0.0, batching.generator(7)) == samples).all()
+
+
+def test_a_batch_shows_the_image_of_the_sample_with_a_caption_of_its_donor(toy_dataset: Path, tmp_path: Path) -> None:
+    recipe = axm_net_tiny()
+    samples = read_cuhk_pedes(toy_dataset, "train")[:6]
+    first = [replace(samples[0], captions=samples[0].captions[:1]), *samples[1:]]  # one caption, where others have two
+    data = prepare(first, recipe, load_text(recipe.text), {}, 1, tmp_path, Screen(False))
+    asked, donors, captions = np.array([1, 4, 5]), np.array([0, 5, 5]), np.array([1, 0, 1])
+    batch = make_batch(data, recipe.stages[0], asked, donors, captions, batching.generator(0))
+    texts = [first[0].captions[0], first[5].captions[0], first[5].captions[1]]  # caption 1 of one is caption 0
+    expected = load_text(recipe.text)(texts)
+    assert batch.tokens is not None
+    assert torch.equal(batch.tokens.ids, expected.ids) and torch.equal(batch.tokens.mask, expected.mask)
+    assert batch.labels.tolist() == [data.labels[n] for n in (1, 4, 5)] == [0, 1, 1]
+    unflipped, flipped = data.images[asked], data.images[asked].flip(3)
+    for row in range(3):
+        assert torch.equal(batch.images[row], unflipped[row]) or torch.equal(batch.images[row], flipped[row])
+
+
+def test_twins_need_attributes(toy_dataset: Path, tmp_path: Path) -> None:
+    rows = json.loads((toy_dataset / "reid_raw.json").read_text())
+    (tmp_path / "imgs").symlink_to(toy_dataset / "imgs")
+    bare = [{key: value for key, value in row.items() if key not in ("attributes", "visible")} for row in rows]
+    (tmp_path / "reid_raw.json").write_text(json.dumps(bare))
+    recipe = short(**{"stages.0.sampler": "twins"})
+    with pytest.raises(TrainingError, match='"twins" needs labelled attributes'):
+        train(recipe, tmp_path, tmp_path / "run", progress=False, threads=1)
+    recipe = short(**{"stages.0.sampler": "twins", "stages.0.weak_positives": 0.5, "stages.0.epochs": 1})
+    train(recipe, toy_dataset, tmp_path / "run2", progress=False, threads=1, stop_after_steps=1)
+    assert math.isfinite(sum(records(tmp_path / "run2")[0]["loss"].values()))
+
+
+def test_redrawn_captions_are_new_every_epoch_and_the_same_after_a_resume(toy_dataset: Path, tmp_path: Path) -> None:
+    generate = pytest.importorskip("model.synth.generate", reason="the [synth] extra is not installed")
+    redraw = pytest.importorskip("model.synth.redraw").redraw
+    looks = asdict(next(iter(generate.identities(replace(generate.SETS["tiny"], ids=1)))))
+    rows = json.loads((toy_dataset / "reid_raw.json").read_text())
+    (tmp_path / "imgs").symlink_to(toy_dataset / "imgs")
+    rendered = [
+        {**row, "attributes": looks, "visible": sorted(looks), "seed": n, "facts": None} for n, row in enumerate(rows)
+    ]
+    (tmp_path / "reid_raw.json").write_text(json.dumps(rendered))
+    recipe = short(**{"stages.0.redraw": True, "stages.1.redraw": True, "stages.1.epochs": 1})
+    options: dict[str, Any] = {"progress": False, "threads": 1}
+    train(recipe, tmp_path, tmp_path / "whole", **options)
+    train(recipe, tmp_path, tmp_path / "parts", **options, stop_after_steps=3)  # within the second epoch
+    train(recipe, tmp_path, tmp_path / "parts", **options, resume=True)
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert_same_tensors(final_state(tmp_path / "parts")["net"], final_state(tmp_path / "whole")["net"])
+
+    samples = read_cuhk_pedes(tmp_path, "train")
+    text, run = (
+        load_text(recipe.text),
+        SimpleNamespace(recipe=recipe, position=Position(), device=torch.device("cpu"), precision="fp32"),
+    )
+    data = prepare(samples, recipe, text, {}, 1, tmp_path, Screen(False), listed=False)
+    assert len(data.captions) == 0
+    for epoch in (0, 1):
+        run.position.epoch = epoch
+        drawn = redrawn(data, text, run, Screen(False))  # type: ignore[arg-type]
+        texts = redraw(samples, recipe.seed, epoch)
+        assert drawn.counts.tolist() == [1] * len(samples) == [1] * len(texts)
+        assert torch.equal(drawn.captions.tokens([0, 7]).ids, text([texts[0], texts[7]]).ids)
+    assert redraw(samples, recipe.seed, 0) != redraw(samples, recipe.seed, 1)
+    words_of_redrawn = set(describe(tmp_path / "whole" / BEST)["vocabulary"])
+    assert {w for t in redraw(samples, recipe.seed, 0) for w in words(t)} <= words_of_redrawn

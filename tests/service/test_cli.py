@@ -238,7 +238,7 @@ def test_synth_draws_a_contact_sheet_of_its_own_set(run: Run, monkeypatch: pytes
 def test_recipes_are_listed(run: Run) -> None:
     status, out, _ = run("train", "list")
     assert status == 0
-    assert "axm_net_paper" in out
+    assert "axm_net_cuhk_pedes" in out
 
 
 def test_the_client_reads_images(worked: Service) -> None:
