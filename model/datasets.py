@@ -29,9 +29,10 @@ class Sample:
 
     camera, view: None where the dataset does not say. attributes: the wearer's look by field name, of rendered sets;
     visible: the fields that this image shows. facts: per caption, what it states, for the oracle of rendered sets.
-    occluded: what an obstacle hides of the person, None for nothing. seed: what the image was rendered from.
-    modality: "visible", "infrared" or "thermal". base: of a twin, the pid of whom they differ from in one attribute,
-    ``changed`` (None for that person themselves). These too are None where the dataset does not say.
+    occluded: what an obstacle hides of the person, None for nothing. activity: "walking" or "standing". seed: what the
+    image was rendered from. modality: "visible", "infrared" or "thermal". base: of a twin, the pid of whom they differ
+    from in one attribute, ``changed`` (None for that person themselves). These too are None where the dataset does not
+    say.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Sample:
     modality: str | None = None
     base: int | None = None
     changed: str | None = None
+    activity: str | None = None
 
 
 def read_cuhk_pedes(root: Path | str, split: str, *, wordless: bool = False) -> list[Sample]:
@@ -169,6 +171,7 @@ def _sample(images: Path, row: dict[str, Any], path_key: str, where: str, wordle
         modality=row.get("modality"),
         base=row.get("base"),
         changed=row.get("changed"),
+        activity=row.get("activity"),
     )
 
 

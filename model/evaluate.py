@@ -283,11 +283,12 @@ def _twins(
     if texts is not None:
         found["twins"] = {**standard["text_to_image"], "twin_accuracy": twin_accuracy(texts @ images.T, samples)}
     if standard["oracle"] is not None:
-        from model.synth.oracle import contradiction_matrix, readable
+        from model.synth.oracle import readable, reading
 
         facts = [fact for sample in samples for fact in sample.facts or ()]
-        seen = [readable(look, visible) for look, visible in zip(*_looks(samples), strict=True)]
-        told = twin_accuracy(-contradiction_matrix(facts, seen), samples)
+        shown = zip(*_looks(samples), _moments(samples), strict=True)
+        seen = [readable(look, visible, *moment) for look, visible, moment in shown]
+        told = twin_accuracy(-reading(facts, seen), samples)
         found["twins_oracle"] = {**standard["oracle"], "twin_accuracy": told}
     return found
 
@@ -303,7 +304,7 @@ def _ceiling(
         return None
     from model.synth.oracle import oracle_ceiling  # rendered sets only
 
-    return oracle_ceiling(facts, queries, *_looks(samples), pids_of(samples)[1])
+    return oracle_ceiling(facts, queries, *_looks(samples), pids_of(samples)[1], gallery_moments=_moments(samples))
 
 
 def _looks(samples: Sequence[Sample]) -> tuple[list[Attributes], list[Collection[str]]]:
@@ -311,6 +312,11 @@ def _looks(samples: Sequence[Sample]) -> tuple[list[Attributes], list[Collection
     from model.synth.attributes import Attributes
 
     return [Attributes(**(s.attributes or {})) for s in samples], [s.visible or () for s in samples]
+
+
+def _moments(samples: Sequence[Sample]) -> list[tuple[str | None, str | None]]:
+    """The side that each image shows, and what the person does."""
+    return [(sample.view, sample.activity) for sample in samples]
 
 
 def _embed_gallery(encoder: Encoder, samples: Sequence[Sample], height: int | None = None) -> tuple[Array, Array]:

@@ -360,8 +360,12 @@ def _describe(s: Speaker, view: str, activity: str) -> str:
     if s.chance(0.15 + 0.35 * s.detail + (0.3 if thin < 4 else 0.0)):
         where = s.pick(*p.TOWARD[side]) if s.chance(0.35 + 0.4 * s.detail) else ""
         doing = f"{s.pick(*p.ACTIVITY.get(activity, (activity,)))} {where}".strip()
+        s.note_moment("activity", activity)
+        if where:
+            s.note_moment("view", side)
     elif s.chance(0.10 + 0.1 * s.detail):
         doing = s.pick(*p.SEEN_FROM[side])
+        s.note_moment("view", side)
     text = _sentences(s, who, word, items, extras, worn, hair, doing.replace("{his}", his))
     while s.chance(1.4 * (s.detail - 0.35)) and len(text.split()) < 40:
         text += " " + _afterthought(s, word, side)
@@ -442,6 +446,7 @@ def _afterthought(s: Speaker, word: dict[str, str], side: str) -> str:
         name = s.pick(*missing)
         s.note_exact(name)
         return f"{He} {s.pick(*p.WITHOUT[name]).replace('{is}', is_).replace('{has}', word['has'])}."
+    s.note_moment("view", side)
     return f"{s.pick(*ways)}."
 
 

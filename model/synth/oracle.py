@@ -1,7 +1,7 @@
 """The ceiling of a synthetic set: a perfect reader of what a text states and of what an image shows.
 
-It ranks by the number of contradictions and cannot tell ties apart, so no honest method should pass it. The facts come
-from the phrase book that wrote the text; this file reads no sentences and no pixels.
+It ranks by contradictions (see `reading`) and cannot tell ties apart, so no honest method should pass it. The facts
+come from the phrase book that wrote the text; this file reads no sentences and no pixels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from numpy.typing import NDArray
 
 from model.baselines import METRICS, expected_ranking
 from model.synth.attributes import LENGTHS, Attributes
-from model.synth.phrases import value_of
+from model.synth.phrases import bearing, value_of
 
 Array = NDArray[Any]
+MOMENT = ("view", "activity")  # what a text may say of the image rather than of the person
 
 
-def readable(a: Attributes, visible: Collection[str]) -> dict[str, frozenset[str]]:
+def readable(
+    a: Attributes, visible: Collection[str], view: str | None = None, activity: str | None = None
+) -> dict[str, frozenset[str]]:
     """What one image lets a perfect reader conclude: for each readable field, the values still possible.
+
+    Beside the person that is the side they show ("view": front, side or back) and what they do, where these are given.
 
     A visible field has one value. Straps alone prove a backpack; a garment seen from behind without a pattern may bear
     a logo in front; below an occluder a dress may have any length.
@@ -32,6 +37,10 @@ def readable(a: Attributes, visible: Collection[str]) -> dict[str, frozenset[str
         seen["pattern"] = frozenset({"plain", "logo"})
     if a.dress is not None and "dress" in seen and "shoe" not in seen:
         seen["dress"] = frozenset(LENGTHS)
+    if view is not None:
+        seen["view"] = frozenset({bearing(view)})
+    if activity is not None:
+        seen["activity"] = frozenset({activity})
     return seen
 
 
@@ -63,6 +72,17 @@ def contradiction_matrix(
     return counts
 
 
+def reading(facts: Sequence[Mapping[str, Collection[str]]], seen: Sequence[Mapping[str, Collection[str]]]) -> Array:
+    """How badly every text fits every image, (Q, G) int64, the lower the better, as a perfect reader ranks.
+
+    What contradicts the person counts first. The side they show and what they do only decide between equals: another
+    image of the right person may well contradict those.
+    """
+    persons = [{name: values for name, values in stated.items() if name not in MOMENT} for stated in facts]
+    moments = [{name: values for name, values in stated.items() if name in MOMENT} for stated in facts]
+    return contradiction_matrix(persons, seen) * (len(MOMENT) + 1) + contradiction_matrix(moments, seen)
+
+
 def oracle_ceiling(
     facts: Sequence[Mapping[str, Collection[str]]],
     query_pids: Sequence[int] | Array,
@@ -70,12 +90,14 @@ def oracle_ceiling(
     gallery_visible: Sequence[Collection[str]],
     gallery_pids: Sequence[int] | Array,
     block: int = 512,
+    gallery_moments: Sequence[tuple[str | None, str | None]] | None = None,
 ) -> dict[str, float]:
     """Expected rank1, rank5, rank10, mean_ap and mean_inp in percent of the perfect reader, exact over random ties.
 
     Args:
         facts: per query text, what it states (from ``caption_with_facts`` or the manifest).
         gallery_attributes, gallery_visible: per image, whom it shows and which fields can be read off it.
+        gallery_moments: per image its view and activity, where captions speak of them.
         block: queries compared at a time; memory is block * gallery * 8 bytes.
 
     Raises:
@@ -83,12 +105,14 @@ def oracle_ceiling(
     """
     if len(facts) != len(query_pids) or not len(gallery_attributes) == len(gallery_visible) == len(gallery_pids):
         raise ValueError("Give one person id per text, and attributes, visible fields and a person id per image.")
-    seen = [readable(a, visible) for a, visible in zip(gallery_attributes, gallery_visible, strict=True)]
+    moments = gallery_moments if gallery_moments is not None else [(None, None)] * len(gallery_pids)
+    images = zip(gallery_attributes, gallery_visible, moments, strict=True)
+    seen = [readable(a, visible, *moment) for a, visible, moment in images]
     pids, gallery = np.asarray(query_pids), np.asarray(gallery_pids)
     rows = []
     for start in range(0, len(facts), block):
-        counts = contradiction_matrix(facts[start : start + block], seen)
-        for levels, pid in zip(counts, pids[start : start + block], strict=True):
+        fits = reading(facts[start : start + block], seen)
+        for levels, pid in zip(fits, pids[start : start + block], strict=True):
             if (positive := gallery == pid).any():
                 rows.append(expected_ranking(levels, positive))
     if not rows:

@@ -73,6 +73,10 @@ class Speaker:
         assert value_of(self.a, name) in values, f"{name} is {value_of(self.a, name)}, not {sorted(values)}"
         self.facts[name] = self.facts[name] & values if name in self.facts else values
 
+    def note_moment(self, name: str, value: str) -> None:
+        """Record what the text says about the image rather than the person: its "view" (a bearing) or "activity"."""
+        self.facts[name] = frozenset({value})
+
     def note_exact(self, name: str) -> None:
         self.note(name, frozenset({value_of(self.a, name)}))
 

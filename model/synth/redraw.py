@@ -17,7 +17,7 @@ from model.synth.captions import caption_with_facts, misspell, short_query_with_
 from model.synth.voices import voice_with_facts
 
 _FIELDS = frozenset(field.name for field in fields(Attributes))
-# A manifest's samples do not say who stands; prose needs a verb, and this is the share of standing sightings.
+# Share of standing people, where a manifest does not say who stands: prose needs a verb.
 _STANDING = 0.25
 
 
@@ -62,6 +62,7 @@ def _caption(sample: Sample, seed: int, epoch: int, voices: float, short: float,
     elif book < voices + short:
         text, _ = short_query_with_facts(rng, look, sample.view, sample.occluded)
     else:
-        activity = "standing" if rng.random() < _STANDING else "walking"
+        standing = rng.random() < _STANDING
+        activity = sample.activity or ("standing" if standing else "walking")
         text, _ = caption_with_facts(rng, look, sample.view, sample.occluded, activity)
     return misspell(rng, text) if rng.random() < typos else text

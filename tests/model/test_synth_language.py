@@ -13,7 +13,7 @@ import pytest
 from model.synth import captions, phrases, sampling, wording
 from model.synth.attributes import VIEWS, Attributes
 from model.synth.caption_statistics import mention_rates, sample_captions, statistics
-from model.synth.oracle import contradiction_matrix, contradictions, json_facts, oracle_ceiling, readable
+from model.synth.oracle import contradiction_matrix, contradictions, json_facts, oracle_ceiling, readable, reading
 from model.synth.phrases import Facts, value_of
 
 PLAIN = Attributes(
@@ -409,3 +409,19 @@ def test_facts_survive_the_manifest() -> None:
 
 def test_describable_covers_every_field() -> None:
     assert len(sampling.describable(PLAIN)) == len(astuple(PLAIN))
+
+
+def test_the_moment_only_decides_between_equals() -> None:
+    seen = [readable(PLAIN, frozenset({"gender"}), view, "walking") for view in ("front", "back-left", "left")]
+    assert [one["view"] for one in seen] == [{"front"}, {"back"}, {"side"}]
+    stated = {"gender": ["female" if PLAIN.gender == "male" else "male"], "view": ["back"]}
+    # Gender is wrong everywhere and counts three; the two images from other sides count one more.
+    assert reading([stated, {"view": ["back"], "activity": ["standing"]}], seen).tolist() == [[4, 3, 4], [2, 1, 2]]
+
+
+def test_captions_state_the_side_and_the_activity_they_speak_of() -> None:
+    said = [captions.caption_with_facts(np.random.default_rng(n), PLAIN, "back", None, "standing") for n in range(300)]
+    for word, name, value in (("from behind", "view", "back"), ("standing", "activity", "standing")):
+        spoken = [facts for text, facts in said if word in text.lower()]
+        assert spoken and all(facts[name] == {value} for facts in spoken)
+    assert any("view" not in facts for _, facts in said)
