@@ -176,7 +176,7 @@ class _Intake:
                     done += len(batch)
                     if progress is not None:
                         progress(done)
-                return
+                batch = []
             except StorageFull as error:  # within a batch, which was rolled back
                 self.failure = error
             except _Cancelled:

@@ -154,8 +154,6 @@ class LocalFolder:
     def chunks(self, path: str) -> Iterator[bytes]:
         try:
             with os.fdopen(self._open(path), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise _not_a_file(path)
                 while chunk := file.read(CHUNK):
                     yield chunk
         except FileNotFoundError:
@@ -174,7 +172,11 @@ class LocalFolder:
                 os.close(at)
                 at = below
             # Not blocking: a pipe would wait for somebody to write into it.
-            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+            opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                os.close(opened)
+                raise _not_a_file(path)
+            return opened
         finally:
             os.close(at)
 

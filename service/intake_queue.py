@@ -25,6 +25,7 @@ from indexer.items import Entries, Entry
 from indexer.presence import Presence
 from indexer.tables import new_id
 from service.errors import Refusal
+from service.operations import refuse_when_full
 from service.settings import ServiceSettings
 from service.spool import Spool
 
@@ -138,6 +139,7 @@ class IntakeQueue:
             for entry in job.entries:
                 if self.stopping.is_set():
                     raise Stopped
+                refuse_when_full(self.settings)
                 yield entry
 
         ingest_entries(
