@@ -118,9 +118,7 @@ def test_everything_good_gets_in_once_whatever_dies(server: EmbeddedPostgres, tm
         migrate(engine)
         database = Database(engine, server.url())
         audit_writes(database)
-        service = stack.enter_context(
-            running_service(tmp_path / "data", database=database, max_ingestion_bytes=2**30, poll_seconds=0.2)
-        )
+        service = stack.enter_context(running_service(tmp_path / "data", database=database, max_ingestion_bytes=2**30))
         store = service.context.store
 
         def start() -> WorkerProcess:
@@ -188,6 +186,7 @@ def ledger(database: Database, state: str) -> list[Any]:
         return list(rows)
 
 
+@pytest.mark.slow
 def test_a_picture_that_crashes_the_decoder_fails_alone(tmp_path: Path) -> None:
     with ExitStack() as stack:
         database = stack.enter_context(fresh_database())

@@ -416,7 +416,7 @@ def test_a_disk_that_is_really_full(small_disk: Path, guard: int) -> None:
             wait_until(lambda: shutil.disk_usage(small_disk).free == free, "the upload left nothing behind")
         ballast = small_disk / "ballast"
         ballast.write_bytes(bytes(free - guard - 600_000))
-        files = {f"{seed}.bmp": bmp(seed) for seed in range(6)}  # fits while it is packed, and not beside its images
+        files = {f"{seed}.bmp": bmp(seed) for seed in range(16)}  # fits while it is packed, and not beside its images
         lines = [{"file": name} for name in files]
         broken = finished(service, service.http.post(PATH, content=zipped(files, lines), headers=headers))
         assert broken["state"] == "failed" and "Free some space" in broken["error"]
@@ -426,8 +426,8 @@ def test_a_disk_that_is_really_full(small_disk: Path, guard: int) -> None:
         )
         ballast.unlink()
         again = finished(service, service.http.post(PATH, content=zipped(files, lines), headers=headers))
-        assert again["state"] == "done" and sum(counted(again).values()) == 6
-        assert service.found({"query": {}}, picture(1))["candidates"] == 6
+        assert again["state"] == "done" and sum(counted(again).values()) == 16
+        assert service.found({"query": {}}, picture(1))["candidates"] == 16
 
 
 def bmp(seed: int) -> bytes:
