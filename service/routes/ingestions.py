@@ -66,6 +66,14 @@ EXAMPLE_ITEMS = {
 }
 
 
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "done"]},
+        "data": {"type": "string", "description": "An IngestionProgress as JSON"},
+    },
+    "required": ["event", "data"],
+}
 EXAMPLE_EVENTS = """\
 event: progress
 data: {"id": "0199a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "state": "receiving", ..., "rate": 41.5, "seconds_left": 4.3}
@@ -200,7 +208,7 @@ def cancel_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionRe
     responses={
         200: {
             "description": "`progress` whenever a count changes, `done` at the end, a comment in between",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE_EVENTS}},
+            "content": {"text/event-stream": {"schema": EVENT, "example": EXAMPLE_EVENTS}},
         },
         **documented("not_found", "database_unavailable"),
     },
