@@ -80,6 +80,30 @@ class ArchiveError(GalleryError):
     code = "invalid_archive"
 
 
+class IngestionFinished(GalleryError):
+    """There is nothing left to cancel."""
+
+    code = "ingestion_finished"
+
+
+class NothingToRetry(GalleryError):
+    """No image of the ingestion waits for another try."""
+
+    code = "nothing_to_retry"
+
+
+class IdempotencyConflict(GalleryError):
+    """A key that stands for one request came with another."""
+
+    code = "idempotency_conflict"
+
+
+class DuplicateContent(GalleryError):
+    """Another image has the same file, camera and time."""
+
+    code = "duplicate_content"
+
+
 class InvalidFilter(GalleryError):
     """A search filter names a field, an operator or a value that does not exist."""
 

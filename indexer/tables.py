@@ -175,10 +175,10 @@ class RemovedImage(Base):
 
 
 class Ingestion(Base):
-    """One delivery of images. `total` is known once all of it was read."""
+    """One delivery of images. `total` is known once all of it was read; `owner` is the process that reads it."""
 
     __tablename__ = "ingestion"
-    __table_args__ = (CheckConstraint("state IN ('open', 'receiving', 'done', 'failed')", name="state"),)
+    __table_args__ = (CheckConstraint("state IN ('open', 'receiving', 'done', 'failed', 'cancelled')", name="state"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     state: Mapped[str] = mapped_column(server_default=text("'open'"))
@@ -187,6 +187,7 @@ class Ingestion(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+    owner: Mapped[int | None]  # the key of its lock, see presence.py
 
 
 class IngestionItem(Base):
@@ -204,6 +205,19 @@ class IngestionItem(Base):
     reason: Mapped[str | None]
     image_id: Mapped[UUID | None] = mapped_column(ForeignKey("image.id", ondelete="SET NULL"), index=True)
     pointer: Mapped[str | None]
+
+
+class IdempotencyKey(Base):
+    """A request that was carried out: sent again under its key, it gets the same answer."""
+
+    __tablename__ = "idempotency_key"
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    resource_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Search(Base):

@@ -81,10 +81,10 @@ def checked_metadata(text: str) -> ItemMetadata:
         raise Refusal("malformed", f"The part 'metadata' is not valid JSON: {error}.") from error
     if not isinstance(line, dict):
         raise Refusal("invalid_metadata", "The part 'metadata' must be a JSON object.", "/metadata")
-    if "file" in line:
-        raise Refusal(
-            "invalid_metadata", "The field 'file' is for archives; here the part 'image' is the file.", "/file"
-        )
+    for name in ("file", "path"):
+        if name in line:
+            sentence = f"The field {name!r} is for archives; here the part 'image' is the file."
+            raise Refusal("invalid_metadata", sentence, f"/{name}")
     return parse_metadata(line)
 
 

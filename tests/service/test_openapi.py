@@ -21,6 +21,7 @@ from service.schemas import (
     IngestionItems,
     IngestionResponse,
     Problem,
+    ReferenceRequest,
     SearchRequest,
     SearchResponse,
 )
@@ -76,7 +77,14 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
         assert set(example) == set(model.model_validate(example).model_dump())
 
 
-@pytest.mark.parametrize(("path", "model"), [("/api/v1/searches", SearchRequest), ("/api/v1/cameras", CameraRequest)])
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/api/v1/searches", SearchRequest),
+        ("/api/v1/cameras", CameraRequest),
+        ("/api/v1/ingestions", ReferenceRequest),
+    ],
+)
 def test_examples_of_requests_are_requests(path: str, model: type[BaseModel]) -> None:
     examples = openapi_document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
     for example in examples.values():
@@ -104,7 +112,7 @@ def existing(fuzzed: Service) -> dict[str, str]:
     return {"image_id": image, "search_id": search["id"], "ingestion_id": ingestion["id"]}
 
 
-@schemathesis.serializer("application/zip")
+@schemathesis.serializer("application/zip", "application/x-tar", "application/gzip", "application/x-ndjson")
 def send_as_it_is(context: schemathesis.SerializationContext, value: Any) -> Any:
     return value if isinstance(value, bytes) else str(value).encode()
 

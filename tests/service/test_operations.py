@@ -106,7 +106,7 @@ def test_a_disk_that_fills_up_under_way_is_507(service: Service, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("service.routes.ingestions.shutil.copyfileobj", full)
+    monkeypatch.setattr("service.spool.Spool.write", full)
     response = service.http.post("/api/v1/ingestions", files={"archive": ("a.zip", b"x")})
     assert problem(response)["code"] == "storage_full"
 
