@@ -180,12 +180,14 @@ class Eraser:
 
 def reinstate_missing(session: Session, entries: list[journal.JournalEntry]) -> int:
     """Decide the erasures of the journal again whose receipt is missing or whose images are back; returns how many."""
-    back = 0
+    back: set[UUID] = set()
     for entry in entries:
-        if traces.erasure(session, entry.erasure_id) is None or traces.still_there(session, entry.image_ids):
+        here = traces.still_there(session, entry.image_ids)
+        if here or traces.erasure(session, entry.erasure_id) is None:
             described = (entry.erasure_id, entry.created_at, entry.reason, entry.selection)
-            back += traces.reinstate(session, *described, entry.image_ids)
-    return back
+            traces.reinstate(session, *described, entry.image_ids, running=bool(here))
+        back |= here
+    return len(back)
 
 
 @contextmanager

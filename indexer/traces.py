@@ -175,9 +175,16 @@ def _refuse_names(session: Session, reason: str, images: Images, names: Sequence
 
 
 def reinstate(
-    session: Session, id: UUID, created_at: datetime, reason: str, selection: dict[str, Any], images: Sequence[UUID]
-) -> int:
-    """Decide an erasure of an earlier database again, for those of its images that are back; returns how many."""
+    session: Session,
+    id: UUID,
+    created_at: datetime,
+    reason: str,
+    selection: dict[str, Any],
+    images: Sequence[UUID],
+    *,
+    running: bool,
+) -> None:
+    """Decide an erasure of an earlier database again; `running` if some of its images are back."""
     values = {"id": id, "created_at": created_at, "reason": reason, "selection": selection}
     gone = {"state": "done", "finished_at": func.now(), "proof": "Replayed from the journal: none of it was there."}
     session.execute(upsert(Erasure).values(**values, **gone).on_conflict_do_nothing())
@@ -186,11 +193,9 @@ def reinstate(
     statement = upsert(ErasedImage).from_select(["erasure_id", "image_id", "image_row"], rows)
     row = func.coalesce(statement.excluded.image_row, ErasedImage.image_row)
     session.execute(statement.on_conflict_do_update(index_elements=["erasure_id", "image_id"], set_={"image_row": row}))
-    back = session.scalar(select(func.count()).select_from(Image).where(Image.id == any_(_array(images, Uuid())))) or 0
-    if back:
-        running = {"state": "running", "finished_at": None, "proof": None}
-        session.execute(update(Erasure).where(Erasure.id == id).values(running))
-    return back
+    if running:
+        again = {"state": "running", "finished_at": None, "proof": None}
+        session.execute(update(Erasure).where(Erasure.id == id).values(again))
 
 
 def still_there(session: Session, images: Sequence[UUID]) -> set[UUID]:

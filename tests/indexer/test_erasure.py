@@ -2,125 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import numpy as np
 import pytest
-from PIL import Image as PILImage
 from sqlalchemy import text
 
 from indexer import gallery, holds, journal, retention, traces
-from indexer.archives import Entry
 from indexer.database import Database, transaction
-from indexer.erasure import Eraser
+from indexer.erasure import Eraser, only_one
 from indexer.errors import JournalDamaged, NotFound, ReasonNamesPerson, UnderLegalHold, UnknownCamera
 from indexer.filters import Condition, ImageFilter
 from indexer.holds import NewHold
-from indexer.images import ImageStore
 from indexer.intake import ingest_entries
 from indexer.metadata import ItemMetadata
-from indexer.replica import Replica
-from indexer.settings import GallerySettings
 from indexer.traces import Selection
-from indexer.worker import run
-from tests.fake_encoder import GridEncoder
-
-ENCODER = GridEncoder()
-OTHER = GridEncoder(24)
-DAY = datetime(2026, 9, 1, 12, tzinfo=UTC)
-
-
-def picture(seed: int) -> bytes:
-    blocks = np.random.default_rng(seed).integers(0, 256, (8, 2, 3), np.uint8)
-    buffer = io.BytesIO()
-    PILImage.fromarray(blocks).resize((16, 32), PILImage.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def sha256(seed: int) -> str:
-    return hashlib.sha256(picture(seed)).hexdigest()
-
-
-class Gallery:
-    """A gallery in a folder, filled and embedded for two checkpoints without a service."""
-
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.database, self.folder = database, folder
-        self.store = ImageStore(folder / "images")
-        self.journal = folder / journal.NAME
-        with transaction(database.engine) as session:
-            for encoder in (ENCODER, OTHER):
-                gallery.ensure_checkpoint(session, encoder.checkpoint_id, "grid", encoder.dim, encoder.info, "")
-        self.replica = Replica(database, ENCODER)
-        self.eraser = Eraser(database, self.store, self.journal, self.replica)
-
-    def add(self, *items: tuple[int, ItemMetadata]) -> list[UUID]:
-        """One delivery; the ids of its images in order."""
-        entries = [Entry(n, metadata=metadata, data=picture(seed)) for n, (seed, metadata) in enumerate(items)]
-        ingestion = ingest_entries(self.database, self.store, entries, "a test", register_cameras=True)
-        self.embed()
-        with transaction(self.database.engine) as session:
-            lines = gallery.ingestion_items(session, ingestion)
-        return [line.image_id for line in lines if line.image_id is not None]
-
-    def embed(self) -> None:
-        import threading
-
-        for encoder in (ENCODER, OTHER):
-            settings = GallerySettings(poll_seconds=0.05)
-            run(self.database, self.store, encoder, settings, threading.Event(), once=True)
-        self.replica.refresh()
-
-    def freeze(self, ids: list[UUID], request: dict[str, Any]) -> UUID:
-        """A kept search with these images as its ranking."""
-        search_id = uuid4()
-        with transaction(self.database.engine) as session:
-            rows = [image.row for id in ids if (image := gallery.image_by_id(session, id)) is not None]
-            results = [{"row": row, "similarity": 0.5, "band": None} for row in rows]
-            gallery.save_search(session, search_id, {"asked": request}, ENCODER.checkpoint_id, results)
-        return search_id
-
-    def kept(self, search_id: UUID) -> gallery.SearchRecord:
-        with transaction(self.database.engine) as session:
-            found = gallery.search_by_id(session, search_id)
-        assert found is not None
-        return found
-
-    def values(self, statement: str) -> list[Any]:
-        with transaction(self.database.engine) as session:
-            return list(session.scalars(text(statement)))
-
-    def traces_of(self, *needles: str | bytes) -> list[str]:
-        """Where in any table, or any file beside the database's own, one of these occurs, in whatever case."""
-        wanted = [needle.encode().lower() if isinstance(needle, str) else needle.lower() for needle in needles]
-        found = []
-        with transaction(self.database.engine) as session:
-            tables = session.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
-            for table in tables:
-                for row in session.scalars(text(f'SELECT t::text FROM "{table}" AS t')):
-                    found += [f"{table}: {row[:200]}" for needle in wanted if needle in row.encode().lower()]
-        for path in self.folder.rglob("*"):
-            if path.is_file() and "postgres" not in path.parts:
-                haystack = (str(path).encode() + path.read_bytes()).lower()
-                found += [str(path) for needle in wanted if needle in haystack]
-        return found
+from tests.small_gallery import DAY, ENCODER, Gallery, entry, metadata, picture, sha256
 
 
 @pytest.fixture
 def filled(database: Database, tmp_path: Path) -> Gallery:
     return Gallery(database, tmp_path)
-
-
-def metadata(name: str, identity: str | None = None, camera: str | None = "north", **more: Any) -> ItemMetadata:
-    return ItemMetadata(
-        external_id=name, identity=identity, camera_id=camera, captured_at=DAY, file=f"{name}.png", **more
-    )
 
 
 def test_nothing_is_left_of_an_erased_person_and_all_of_the_others(filled: Gallery) -> None:
@@ -131,8 +35,8 @@ def test_nothing_is_left_of_an_erased_person_and_all_of_the_others(filled: Galle
     )
     # A line that was rejected for the same name, and one of a second delivery of the same picture.
     entries = [
-        Entry(0, metadata=metadata("ext-zelda-1"), data=picture(9)),
-        Entry(1, metadata=metadata("ext-zelda-1", "zelda-q"), data=picture(1)),
+        entry(0, 9, metadata("ext-zelda-1")),
+        entry(1, 1, metadata("ext-zelda-1", "zelda-q")),
     ]
     second = ingest_entries(filled.database, filled.store, entries, "a test")
     for seed in (1, 2, 3):
@@ -296,8 +200,6 @@ def test_a_sweep_removes_orphans_past_their_grace_and_only_one_sweeps(filled: Ga
     search = filled.freeze([], {"query": {"text": "x"}})
     with transaction(filled.database.engine) as session:
         session.execute(text("UPDATE search SET expires_at = now() - interval '2 hours'"))
-    from indexer.erasure import only_one
-
     with only_one(filled.database.engine, retention.SWEEP_LOCK) as alone:
         assert alone and retention.sweep(filled.eraser, 0) is None
     swept = retention.sweep(filled.eraser, 0)
