@@ -261,7 +261,7 @@ def _others(session: Session) -> int:
 
 def _known_here(session: Session) -> list[JournalEntry]:
     """The erasures of the database that is about to be replaced, should its journal have been lost."""
-    found = []
+    found: list[JournalEntry] = []
     before = None
     while page := traces.erasures(session, before, limit=200):
         for receipt in page:
@@ -325,7 +325,7 @@ def _cursor(session: Session) -> Iterator[psycopg.Cursor[Any]]:
 
 def _copy(table: str, columns: list[str], direction: str) -> sql.Composed:
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    return sql.SQL("COPY {} ({}) " + direction).format(sql.Identifier(table), names)  # type: ignore[arg-type]
+    return sql.SQL("COPY {} ({}) " + direction).format(sql.Identifier(table), names)
 
 
 def _signed(manifest: Manifest) -> bytes:

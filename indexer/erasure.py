@@ -70,8 +70,12 @@ class Eraser:
         """The same for the images that meet these conditions."""
         id = new_id()
         with only_one(self.database.engine, ERASURE_LOCK, _lock_key(id)):
-            decide = partial(traces.decide, reason=reason, selection=selection, names=names or [])
-            self._persist(lambda session: decide(session, id, images))
+
+            def decide(session: Session) -> None:
+                if traces.erasure(session, id) is None:  # else it was decided, and only its commit seemed to fail
+                    traces.decide(session, id, images, reason, selection, names or [])
+
+            self._persist(decide)
             return self._carry_out(id)
 
     def resume(self) -> list[ErasureRecord]:

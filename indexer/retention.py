@@ -104,7 +104,7 @@ def sweep(eraser: Eraser, grace_seconds: float, stopping: Callable[[], bool] = l
         with transaction(eraser.database.engine) as session:
             swept.searches = traces.forget_expired_searches(session)
         swept.orphans = remove_orphans(eraser, grace_seconds, stopping)
-        eraser.store.remove_leftovers(grace_seconds)
+        eraser.store.remove_leftovers()
         return swept
 
 

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from indexer.embeddings import lock_changes
 from indexer.errors import ReasonNamesPerson
@@ -211,7 +211,7 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     """Remove up to `limit` images of an erasure with everything the database has of them; returns how many."""
     lock_changes(session)
     mine = and_(ErasedImage.image_id == Image.id, ErasedImage.erasure_id == id)
-    columns = (Image.id, Image.row, Image.external_id, Image.identity, Image.sha256)
+    columns = (Image.id, Image.row, Image.external_id, Image.identity, Image.track_id, Image.sha256)
     found = session.execute(
         select(*columns).join(ErasedImage, mine).order_by(Image.row).limit(limit).with_for_update(of=Image)
     ).all()
@@ -236,23 +236,19 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     session.execute(upsert(ErasureFile).on_conflict_do_nothing(), remembered)
 
     names = [image.external_id for image in found if image.external_id is not None]
-    names += _unused(session, {image.identity for image in found if image.identity is not None})
-    values = [*names, *map(str, ids), *_unused_files(session, {image.sha256 for image in found})]
+    names += _unused(session, Image.identity, {image.identity for image in found})
+    names += _unused(session, Image.track_id, {image.track_id for image in found})
+    values = [*names, *map(str, ids), *_unused(session, Image.sha256, {image.sha256 for image in found})]
     counts += _forget_names(session, names, values, files)
     counts["rankings"] = forget_rows(session, rows)
     _add_counts(session, id, counts)
     return len(found)
 
 
-def _unused(session: Session, identities: set[str]) -> list[str]:
-    """Those identities that no image has any more: one that lives on elsewhere is not forgotten."""
-    alive = set(session.scalars(select(Image.identity).where(Image.identity.in_(identities)).distinct()))
-    return sorted(identities - alive)
-
-
-def _unused_files(session: Session, files: set[str]) -> list[str]:
-    alive = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(files)).distinct()))
-    return sorted(files - alive)
+def _unused(session: Session, column: InstrumentedAttribute[Any], values: set[str | None]) -> list[str]:
+    """Those values that no image has any more: what lives on elsewhere is not forgotten."""
+    given = {value for value in values if value is not None}
+    return sorted(given - set(session.scalars(select(column).where(column.in_(given)).distinct())))
 
 
 def _blank(*where: ColumnElement[bool]) -> Executable:
@@ -339,8 +335,9 @@ def waiting_files(session: Session, id: UUID) -> list[str]:
 
 def file_done(session: Session, id: UUID, sha256: str, *, removed: bool) -> None:
     """A file was removed, or left because another image shows it. Its checksum is forgotten."""
-    _add_counts(session, id, Counter({"files" if removed else "files_shared": 1}))
-    session.execute(delete(ErasureFile).where(ErasureFile.erasure_id == id, ErasureFile.sha256 == sha256))
+    mine = (ErasureFile.erasure_id == id, ErasureFile.sha256 == sha256)
+    if _changed(session, delete(ErasureFile).where(*mine)):  # else this was done, and only its commit seemed to fail
+        _add_counts(session, id, Counter({"files" if removed else "files_shared": 1}))
 
 
 def remains(session: Session, id: UUID) -> Counter[str]:
