@@ -16,6 +16,7 @@ from indexer.erasure import Eraser, only_one
 from indexer.errors import JournalDamaged, NotFound, ReasonNamesPerson, UnderLegalHold, UnknownCamera
 from indexer.filters import Condition, ImageFilter
 from indexer.holds import NewHold
+from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.intake import ingest_entries
 from indexer.metadata import ItemMetadata
 from indexer.traces import Selection
@@ -206,6 +207,26 @@ def test_a_sweep_removes_orphans_past_their_grace_and_only_one_sweeps(filled: Ga
     assert swept is not None and (swept.orphans, swept.searches) == (2, 1)
     assert filled.kept(search).request == {}
     assert {path.name[:64] for path in filled.store.files()} == {sha256(1)}
+
+
+def test_a_file_taken_between_its_saving_and_its_row_is_saved_again(filled: Gallery) -> None:
+    class Swept(ImageStore):
+        """A sweep comes by just after the first saving."""
+
+        saved = 0
+
+        def save(self, data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> StoredImage:
+            stored = super().save(data, limits)
+            self.saved += 1
+            if self.saved == 1:
+                assert retention.remove_orphans(filled.eraser, 0) == 1
+            return stored
+
+    store = Swept(filled.store.root)
+    ingest_entries(filled.database, store, [entry(0, 1, metadata("i-one"))], "a test", register_cameras=True)
+    assert store.saved == 2
+    assert filled.store.path(sha256(1)).read_bytes() == picture(1)
+    assert retention.remove_orphans(filled.eraser, 0) == 0
 
 
 def test_what_was_decided_is_completed_by_the_next_start(filled: Gallery) -> None:
