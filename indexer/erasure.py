@@ -11,9 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -25,12 +26,14 @@ from sqlalchemy.orm import Session
 from indexer import gallery, journal, traces
 from indexer.database import Database, database_errors, transaction
 from indexer.errors import DatabaseUnavailable
+from indexer.holds import lock_governance
 from indexer.images import ImageStore
 from indexer.replica import Replica
 from indexer.tables import new_id
 from indexer.traces import ErasureRecord, Images, Selection
 
 BATCH = 200  # images of one transaction, during which nobody else can record an embedding
+AT_ONCE = 8  # erasures: each takes two connections, and with all of them holding one, none would get its second
 PROBES = 100  # erased images whose vectors are searched for afterwards
 PAUSES = (0.1, 0.3, 1.0, 3.0)  # seconds between tries when another change got in the way
 INDEX_WAIT = 5.0  # seconds in which the index must have followed
@@ -50,6 +53,7 @@ class Eraser:
     store: ImageStore
     journal: Path
     replica: Replica[Any] | None = None
+    room: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(AT_ONCE), repr=False, compare=False)
 
     def count(self, selection: Selection) -> Counter[str]:
         """What `erase` would remove. Raises `InvalidFilter`."""
@@ -69,7 +73,7 @@ class Eraser:
     ) -> ErasureRecord:
         """The same for the images that meet these conditions."""
         id = new_id()
-        with only_one(self.database.engine, ERASURE_LOCK, _lock_key(id)):
+        with self.room, only_one(self.database.engine, ERASURE_LOCK, _lock_key(id)):
 
             def decide(session: Session) -> None:
                 if traces.erasure(session, id) is None:  # else it was decided, and only its commit seemed to fail
@@ -84,7 +88,7 @@ class Eraser:
             ids = traces.unfinished(session)
         completed = []
         for id in ids:
-            with only_one(self.database.engine, ERASURE_LOCK, _lock_key(id)) as mine:
+            with self.room, only_one(self.database.engine, ERASURE_LOCK, _lock_key(id)) as mine:
                 if mine:
                     completed.append(self._carry_out(id))
                     log.info("erasure resumed", erasure=str(id), state=completed[-1].state)
@@ -93,6 +97,7 @@ class Eraser:
     def replay(self) -> int:
         """Erase again what the journal says was erased: the database may be an old one. Returns how many images."""
         with transaction(self.database.engine) as session:
+            lock_governance(session)  # of several replicas that start at once, one decides
             return reinstate_missing(session, journal.read(self.journal))
 
     # ------------------------------------------------------------------------------------------------------------

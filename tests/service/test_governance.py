@@ -7,15 +7,19 @@ import json
 import sys
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
+from indexer import journal, traces
 from indexer.database import transaction
+from indexer.journal import JournalEntry
+from indexer.traces import Selection
 from service import cli
+from tests.postgres_fixtures import fresh_database
 from tests.service.conftest import Service, encoded, picture, pixels, problem, running_service, wait_until, zipped
 
 Run = Callable[..., tuple[int, str, str]]
@@ -140,7 +144,7 @@ def test_policies_are_set_read_and_removed(service: Service) -> None:
     assert problem(service.http.delete(path))["code"] == "not_found"
 
 
-def test_the_sweeper_erases_what_is_too_old_and_a_start_completes_what_was_broken_off(tmp_path: Path) -> None:
+def test_the_sweeper_erases_what_is_too_old_and_removes_orphans(tmp_path: Path) -> None:
     with running_service(tmp_path, sweep_seconds=0.1, orphan_grace_seconds=0) as service:
         service.camera("north")
         old = datetime.now(UTC) - timedelta(days=40)
@@ -153,19 +157,30 @@ def test_the_sweeper_erases_what_is_too_old_and_a_start_completes_what_was_broke
         wait_until(lambda: not service.context.store.files_of(orphan.sha256), "the orphan is gone")
         assert service.context.store.files_of(hashlib.sha256(picture(2)).hexdigest())
 
-        broken_off = uuid.uuid4()
-        with transaction(service.database.engine) as session:
-            session.execute(
-                text("INSERT INTO erasure (id, reason, selection) VALUES (:id, 'x', '{}')"), {"id": broken_off}
-            )
-            session.execute(
-                text("INSERT INTO erased_image SELECT :id, id, row FROM image WHERE id = :image"),
-                {"id": broken_off, "image": ids[1]},
-            )
-        wait_until(
-            lambda: service.http.get(f"/api/v1/erasures/{broken_off}").json()["state"] == "done", "it is completed"
-        )
-        assert service.http.get(f"/api/v1/images/{ids[1]}").status_code == 404
+
+def test_a_start_completes_what_was_broken_off_and_erases_again_whom_a_restore_brought_back(tmp_path: Path) -> None:
+    with fresh_database() as database:
+        with running_service(tmp_path, database=database) as service:
+            ids = [service.added(picture(n), external_id=f"yara-{n}") for n in range(3)]
+        broken_off, restored = uuid.uuid4(), uuid.uuid4()
+        with transaction(database.engine) as session:
+            chosen = Selection(image_ids=(uuid.UUID(ids[0]),)).images()
+            traces.decide(session, broken_off, chosen, "asked for", {"by": "image_ids", "given": 1})
+        entry = JournalEntry(restored, datetime.now(UTC), "asked for", {"by": "identity"}, (uuid.UUID(ids[1]),))
+        journal.append(tmp_path / journal.NAME, [entry])
+        with running_service(tmp_path, database=database) as service:
+            for id in (broken_off, restored):
+                receipt = service.http.get(f"/api/v1/erasures/{id}").json()
+                assert (receipt["state"], receipt["counts"]["images"], receipt["counts"]["files"]) == ("done", 1, 1)
+            assert [service.http.get(f"/api/v1/images/{id}").status_code for id in ids] == [404, 404, 200]
+            assert len(list(service.context.store.files())) == 1
+
+
+def test_many_deletions_at_once_do_not_wait_for_each_other_s_connections(service: Service) -> None:
+    ids = [service.added(picture(1000 + n)) for n in range(60)]
+    with ThreadPoolExecutor(60) as pool:
+        answers = list(pool.map(lambda id: service.http.delete(f"/api/v1/images/{id}").status_code, ids))
+    assert answers == [204] * 60
 
 
 # -------------------------------------------------------------------------------------------------------- commands
