@@ -110,6 +110,30 @@ class InvalidFilter(GalleryError):
     code = "invalid_filter"
 
 
+class UnderLegalHold(GalleryError):
+    """An image must not be erased as long as a legal hold is on it."""
+
+    code = "legal_hold"
+
+
+class ReasonNamesPerson(GalleryError):
+    """The reason of an erasure, which is kept, names what is to be forgotten."""
+
+    code = "reason_names_person"
+
+
+class JournalDamaged(GalleryError):
+    """A line of the erasure journal cannot be read."""
+
+    code = "journal_damaged"
+
+
+class BackupRefused(GalleryError):
+    """A backup cannot be made, is damaged, or must not be restored here."""
+
+    code = "backup_refused"
+
+
 class NotFound(GalleryError):
     """There is nothing of that name."""
 

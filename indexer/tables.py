@@ -231,3 +231,6 @@ class Search(Base):
     results: Mapped[list[dict[str, Any]]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+from indexer import governance_tables  # noqa: E402, F401  (its tables are part of the metadata, too)

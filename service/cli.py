@@ -23,6 +23,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.governance_cli import backup_app, erase
+
 app = typer.Typer(
     name="person-search",
     help="Find a person in camera images from a description, a photo, or both.",
@@ -34,6 +36,8 @@ config_app = typer.Typer(help="Settings of the service and the worker.", no_args
 checkpoint_app = typer.Typer(help="Trained networks.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.command()(erase)
+app.add_typer(backup_app, name="backup")
 
 console = Console()
 errors = Console(stderr=True)

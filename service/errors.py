@@ -70,6 +70,10 @@ KINDS: dict[str, Kind] = {
         422, "Key used before", "This Idempotency-Key was sent with another request within 24 hours."
     ),
     "invalid_archive": Kind(422, "Invalid archive", "The archive is not a zip file."),
+    "reason_names_person": Kind(
+        422, "Reason names the person", "The reason is kept in the receipt. Write it without 'north-000123'."
+    ),
+    "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "queue_full": Kind(503, "Too many archives waiting", "8 archives are waiting already. Try again later."),

@@ -14,6 +14,16 @@ from pydantic import BaseModel
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from service.errors import KINDS
+from service.governance_schemas import (
+    ErasureList,
+    ErasureRequest,
+    ErasureResponse,
+    HoldList,
+    HoldRequest,
+    HoldResponse,
+    PolicyList,
+    PolicyRequest,
+)
 from service.openapi import openapi_document
 from service.schemas import (
     CameraRequest,
@@ -65,6 +75,11 @@ def test_the_documentation_names_every_error() -> None:
         ("get", "/api/v1/images/{image_id}", ImageResponse),
         ("post", "/api/v1/ingestions", IngestionResponse),
         ("get", "/api/v1/ingestions/{ingestion_id}/items", IngestionItems),
+        ("post", "/api/v1/erasures", ErasureResponse),
+        ("get", "/api/v1/erasures", ErasureList),
+        ("get", "/api/v1/legal-holds", HoldList),
+        ("post", "/api/v1/legal-holds", HoldResponse),
+        ("get", "/api/v1/retention-policies", PolicyList),
     ],
 )
 def test_examples_of_answers_are_answers(method: str, path: str, model: type[BaseModel]) -> None:
@@ -78,15 +93,18 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
 
 
 @pytest.mark.parametrize(
-    ("path", "model"),
+    ("method", "path", "model"),
     [
-        ("/api/v1/searches", SearchRequest),
-        ("/api/v1/cameras", CameraRequest),
-        ("/api/v1/ingestions", ReferenceRequest),
+        ("post", "/api/v1/searches", SearchRequest),
+        ("post", "/api/v1/cameras", CameraRequest),
+        ("post", "/api/v1/ingestions", ReferenceRequest),
+        ("post", "/api/v1/erasures", ErasureRequest),
+        ("post", "/api/v1/legal-holds", HoldRequest),
+        ("put", "/api/v1/retention-policies", PolicyRequest),
     ],
 )
-def test_examples_of_requests_are_requests(path: str, model: type[BaseModel]) -> None:
-    examples = openapi_document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+def test_examples_of_requests_are_requests(method: str, path: str, model: type[BaseModel]) -> None:
+    examples = openapi_document()["paths"][path][method]["requestBody"]["content"]["application/json"]["examples"]
     for example in examples.values():
         model.model_validate_json(json.dumps(example["value"]))
 
@@ -109,7 +127,13 @@ def existing(fuzzed: Service) -> dict[str, str]:
     ingestion = fuzzed.ingest(zipped({"a.png": picture(9)}, [{"file": "a.png"}, {"file": "b.png"}]))
     search = fuzzed.found({"query": {"text": "a man"}})
     image = search["results"][0]["image_id"]
-    return {"image_id": image, "search_id": search["id"], "ingestion_id": ingestion["id"]}
+    erasure = fuzzed.http.post("/api/v1/erasures", json={"identity": "nobody", "reason": "to have one"}).json()
+    return {
+        "image_id": image,
+        "search_id": search["id"],
+        "ingestion_id": ingestion["id"],
+        "erasure_id": erasure["id"],
+    }
 
 
 @schemathesis.serializer("application/zip", "application/x-tar", "application/gzip", "application/x-ndjson")
