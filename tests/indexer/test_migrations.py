@@ -49,7 +49,7 @@ def test_migrating_at_once_and_again_changes_nothing() -> None:
         migrate(database.engine)
         assert schema_is_current(database.engine)
         with database.engine.connect() as connection:
-            assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0001"]
+            assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0004"]
 
 
 def test_migrating_newer_database_is_refused_and_leaves_it_alone(database: Database) -> None:
