@@ -31,7 +31,8 @@ from indexer.index import FAISS_VERSION, MAX_BLOCK, Block, VectorIndex
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-BLOCK_SUFFIX, MANIFEST_SUFFIX, UNFINISHED_SUFFIX = ".block", ".json", ".new"
+BLOCK_SUFFIX, UNFINISHED_SUFFIX = ".block", ".new"
+OUR_SUFFIXES = (BLOCK_SUFFIX, UNFINISHED_SUFFIX, ".json")
 MAX_MANIFEST_BYTES = 16 * 1024**2  # some 100,000 blocks
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -226,6 +227,7 @@ def write(
                 blocks=files,
             )
             _write_file(folder / MANIFEST, [manifest.encoded()])
+            new.clear()  # they belong to the snapshot from here on
             os.fsync(descriptor)
         except OSError as error:
             for path in (*new, *folder.glob(f"*{UNFINISHED_SUFFIX}")):
@@ -279,9 +281,12 @@ def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:
 
 def _remove_all(folder: Path, but: Collection[str] = ()) -> None:
     """Remove the files of snapshots, unfinished ones of a process that died included."""
-    ours = (path for path in folder.iterdir() if path.suffix in (BLOCK_SUFFIX, UNFINISHED_SUFFIX, MANIFEST_SUFFIX))
-    for path in ours:
-        if path.name not in but:
+    for path in folder.iterdir():
+        if path.suffix not in OUR_SUFFIXES or path.name in but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
             path.unlink()
 
 

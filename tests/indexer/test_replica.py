@@ -219,7 +219,7 @@ def test_an_index_ahead_of_a_restored_database_is_loaded_again(database: Databas
     assert_same(database, replica.state)
 
 
-# -------------------------------------------------------------------------------------- what is promised of the follower
+# ------------------------------------------------------------------------------------- what is promised of the follower
 
 
 def test_following_alone_brings_additions_in_and_removed_vectors_out(
