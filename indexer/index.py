@@ -190,7 +190,8 @@ class Block:
     def of(cls, rows: Rows, vectors: Vectors) -> Block:
         flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(np.ascontiguousarray(vectors))
-        return cls(rows, flat, None, float(np.linalg.norm(vectors, axis=1).max()))
+        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+        return cls(rows, flat, None, float(np.sqrt(squares.max())))
 
     @property
     def vectors(self) -> Vectors:

@@ -160,7 +160,6 @@ class Replica(Generic[E]):
             missing = np.setdiff1d(listed.rows, rows)
             for start in range(0, len(missing), AT_A_TIME):
                 index.add(*gallery.ready_vectors(session, id, missing[start : start + AT_A_TIME]))
-        assert len(index) == len(listed.rows)
         self._saved = (id, seq, self.mended)
         return Live(id, encoder, index, listed.seq), len(missing)
 
@@ -207,12 +206,13 @@ class Replica(Generic[E]):
     def mend(self) -> Gap:
         """Compare the rows of the index with those of the database and put right what differs; returns what that was.
 
-        Searches go on meanwhile, and so do refreshes. Also lets go of the memory of removed vectors. Raises
-        `DatabaseUnavailable`.
+        Searches go on meanwhile, and so do refreshes. Also lets go of the memory of removed vectors, and of snapshots
+        of other checkpoints that hold some: nobody keeps those up to date. Raises `DatabaseUnavailable`.
         """
         live = self.state
         with transaction(self._database.engine) as session:
             listed = gallery.listing(session, live.checkpoint_id)
+            self._discard_outdated(session, live.checkpoint_id)
         if live.seq > listed.drawn:
             log.warning("index_ahead_of_database", seq=live.seq, drawn=listed.drawn, checkpoint=live.checkpoint_id)
             self.load()
@@ -228,6 +228,16 @@ class Replica(Generic[E]):
             )
         live.index.compact()
         return self.gap
+
+    def _discard_outdated(self, session: Session, loaded: str) -> None:
+        if self._snapshots is None or not self._snapshots.exists():
+            return
+        for folder in self._snapshots.iterdir():
+            if not folder.is_dir() or folder.name == loaded:
+                continue
+            seq = snapshots.sequence(folder)
+            if seq is None or len(gallery.removed_since(session, seq)):
+                self._discard(folder.name)
 
     def _mend(self, live: Live[E], suspects: Rows) -> Gap:
         with self._updating, transaction(self._database.engine) as session:
@@ -248,7 +258,7 @@ class Replica(Generic[E]):
     def save(self) -> None:
         """Write the index to disk, if there is a folder for it and something changed since it was written last.
 
-        Nothing of a removed vector is left in memory or in the file afterwards. Raises `StorageFull` and OSError; what
+        Nothing of a removed vector is left in memory or in the files afterwards. Raises `StorageFull` and OSError; what
         was written before stays then.
         """
         if self._snapshots is None:

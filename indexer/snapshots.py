@@ -187,6 +187,16 @@ def _refusing_what_cannot_be_read() -> Iterator[None]:
         raise SnapshotRefused(f"it cannot be read ({error.strerror})") from error
 
 
+def sequence(folder: Path) -> int | None:
+    """Up to which change the snapshot in the folder goes; None if there is none, or its manifest is damaged."""
+    try:
+        with _locked(folder, fcntl.LOCK_SH):
+            manifest = _read_manifest(folder)
+    except (SnapshotRefused, OSError):
+        return None
+    return None if manifest is None else manifest.seq
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Writing
 

@@ -300,12 +300,12 @@ def one_block_twice(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
         f"a bit of the manifest, at {share:.0%}": (lambda f, s=share: flip(f / MANIFEST, s), "manifest is damaged")
-        for share in (0, 0.02, 0.2, 0.5, 0.7, 0.9, 1)
+        for share in (0, 0.3, 0.7, 1)
     },
     **{
         f"a bit of block {n}, at {share:.0%}": (lambda f, n=n, s=share: flip(blocks(f)[n], s), "not as it was written")
         for n in range(3)
-        for share in (0, 0.3, 0.6, 1)
+        for share in (0, 0.6)
     },
     **{
         f"the manifest cut to {share:.0%}": (lambda f, s=share: truncate(f / MANIFEST, s), "manifest is damaged")
@@ -506,6 +506,21 @@ def test_a_removed_vector_leaves_the_disk(database: Database, tmp_path: Path) ->
     assert not any(secret in path.read_bytes() for path in files(kept.folder))
     assert not any(secret in block.vectors.tobytes() for block in replica.state.index.blocks)
     assert kept.reads(kept.start()[1]) == 0
+
+
+def test_a_removed_vector_leaves_the_snapshot_of_a_checkpoint_nobody_loads(database: Database, tmp_path: Path) -> None:
+    register(database)
+    rows = add(database, *map(str, range(3)))
+    kept = Gallery(database, tmp_path)
+    kept.saved()
+    register(database, "other", 2)
+    replica, _ = kept.start(Encoder("other", 2))
+    replica.mend()
+    assert contents(kept.folder) is not None, "nothing was removed, so it can still be used"
+    delete(database, rows[0])
+    replica.mend()
+    assert contents(kept.folder) is None and files(kept.folder) == []
+    replica.mend()
 
 
 def test_what_was_mended_is_saved_although_no_change_was_followed(database: Database, tmp_path: Path) -> None:
