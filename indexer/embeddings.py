@@ -268,14 +268,21 @@ def snapshot(session: Session, checkpoint_id: str, chunk: int = 8192) -> Snapsho
 
 
 def _chunks(session: Session, checkpoint_id: str, chunk: int) -> Iterator[tuple[Rows, Vectors]]:
-    # The driver's own cursor: it hands vectors over as bytes, where SQLAlchemy's would have them written out in hex.
-    connection = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
-    with connection.cursor(name="snapshot", binary=True) as cursor:
+    with _binary_cursor(session, "snapshot") as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding WHERE checkpoint_id = %s AND state = 'ready'", [checkpoint_id]
         )
         while found := cursor.fetchmany(chunk):
             yield _unpack(found)
+
+
+def _binary_cursor(session: Session, name: str = "") -> psycopg.Cursor[Any] | psycopg.ServerCursor[Any]:
+    """The driver's own cursor: it hands bytes over as they are, where SQLAlchemy's would have them written out in hex.
+
+    With a name it is the server's, which hands over as much as is fetched.
+    """
+    connection = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
+    return connection.cursor(name, binary=True) if name else connection.cursor(binary=True)
 
 
 @dataclass(frozen=True)
@@ -299,9 +306,13 @@ def listing(session: Session, checkpoint_id: str) -> Listing:
     """List all ready vectors, 24 bytes each. Must be the first thing in its transaction, which only reads."""
     stay_at_one_moment(session)
     session.execute(text("SET LOCAL statement_timeout = 0"))  # a second for a million
-    entry = func.int8send(Embedding.image_row).op("||")(func.int8send(Embedding.seq)).op("||")(Embedding.digest)
-    ready = (Embedding.checkpoint_id == checkpoint_id, Embedding.state == "ready")
-    packed = session.scalar(select(func.string_agg(entry, literal(b""))).where(*ready)) or b""
+    with _binary_cursor(session) as cursor:
+        cursor.execute(
+            "SELECT string_agg(int8send(image_row) || int8send(seq) || digest, '') FROM embedding"
+            " WHERE checkpoint_id = %s AND state = 'ready'",
+            [checkpoint_id],
+        )
+        packed = cursor.fetchall()[0][0] or b""
     listed = np.sort(np.frombuffer(packed, _LISTED), order="row")
     last_removed = session.scalar(select(func.max(RemovedImage.seq))) or 0
     drawn = session.scalar(text("SELECT last_value FROM change_seq")) or 0
@@ -324,8 +335,7 @@ def removed_since(session: Session, seq: int) -> Rows:
 
 def ready_vectors(session: Session, checkpoint_id: str, rows: Rows) -> tuple[Rows, Vectors]:
     """Those of the rows that have a vector, and the vectors (N, dim)."""
-    connection = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
-    with connection.cursor(binary=True) as cursor:
+    with _binary_cursor(session) as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding"
             " WHERE checkpoint_id = %s AND state = 'ready' AND image_row = ANY(%s)",

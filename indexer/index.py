@@ -66,14 +66,16 @@ class VectorIndex:
             raise ValueError(f"expected {len(rows)} vectors of {self.dim} numbers, got {vectors.shape}")
         if not np.isfinite(vectors).all():
             raise ValueError("a vector is not finite")
-        order = np.argsort(rows)
-        if (np.diff(rows[order]) == 0).any():
+        if (np.diff(rows) <= 0).any():
+            order = np.argsort(rows)
+            rows, vectors = rows[order], vectors[order]
+        if (np.diff(rows) == 0).any():
             raise ValueError("a row is given twice")
         with self._writing:
             blocks = _without(self._blocks, rows)
             for start in range(0, len(rows), MAX_BLOCK):
-                part = order[start : start + MAX_BLOCK]
-                blocks = _merged([*blocks, Block.of(rows[part], vectors[part])])
+                part = slice(start, start + MAX_BLOCK)
+                blocks = _merged([*blocks, Block.of(rows[part].copy(), vectors[part])])
             self._blocks = tuple(blocks)
 
     def remove(self, rows: Rows) -> int:
