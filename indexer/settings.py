@@ -36,6 +36,8 @@ class GallerySettings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint: Path | None = Field(None, description="a checkpoint file; empty: the one shipped with the program")
     index: str = Field("flat", description="the kind of vector index")
+    index_snapshot_seconds: float = Field(60, ge=0, description="how often a changed index goes to disk; 0: never")
+    index_check_seconds: float = Field(60, gt=0, description="how often the index is compared with the database")
 
     max_image_bytes: int = Field(20 * MiB, gt=0)
     max_image_pixels: int = Field(40_000_000, gt=0)

@@ -13,6 +13,7 @@ import uuid_utils
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -158,6 +159,8 @@ class Embedding(Base):
     lease_token: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
     vector: Mapped[bytes | None] = mapped_column(LargeBinary)  # float32, little endian, (dim,)
+    # Tells vectors apart without reading them: a copy of them elsewhere is compared by this.
+    digest: Mapped[bytes | None] = mapped_column(LargeBinary, Computed("substr(sha256(vector), 1, 8)", persisted=True))
     seq: Mapped[int | None] = mapped_column(BigInteger)
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

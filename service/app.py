@@ -96,9 +96,10 @@ def open_context(
         net = str(encoder.info.get("net"))
         gallery.ensure_checkpoint(session, encoder.checkpoint_id, net, encoder.dim, encoder.info, path)
         recover_interrupted(session)
-    replica = Replica(database, encoder, settings.index)
+    snapshots = settings.data_dir / "index" if settings.index_snapshot_seconds else None
+    replica = Replica(database, encoder, settings.index, snapshots, settings.min_free_bytes)
     replica.load()
-    replica.start_following(settings.poll_seconds)
+    replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)
     store = ImageStore(settings.data_dir / "images")
     store.remove_leftovers()
