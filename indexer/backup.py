@@ -1,7 +1,8 @@
 """Backup and restore: the tables at one moment, the image files they name, and the journal of erasures.
 
 Written by this program itself, through COPY, and not by pg_dump: it works alike on the embedded server and on any
-other, and restores into another version of PostgreSQL. The vector index is left out, it is made from the tables.
+other, and restores into another version of PostgreSQL. Left out is what is made from the tables: the vector index, and
+columns that the database computes.
 
     DIR/manifest.json           what is in the backup, with checksums; written last, so without it there is no backup
     DIR/tables/NAME.copy.gz     each table in PostgreSQL's text format
@@ -121,7 +122,7 @@ def create(database: Database, store: ImageStore, journal_file: Path, folder: Pa
 
 
 def _write_table(session: Session, name: str, folder: Path) -> Table:
-    columns = [column.name for column in Base.metadata.tables[name].columns]
+    columns = [column.name for column in Base.metadata.tables[name].columns if column.computed is None]
     rows, path = 0, folder / "tables" / f"{name}.copy.gz"
     with path.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed:
         with _cursor(session) as cursor, cursor.copy(_copy(name, columns, "TO STDOUT")) as copy:
@@ -198,11 +199,20 @@ def _compare(path: Path, expected: str) -> None:
 # Restore
 
 
-def restore(database: Database, store: ImageStore, journal_file: Path, folder: Path, *, replace: bool = False) -> int:
+def restore(
+    database: Database,
+    store: ImageStore,
+    journal_file: Path,
+    folder: Path,
+    *,
+    replace: bool = False,
+    snapshots: Path | None = None,
+) -> int:
     """Put a backup in the place of the gallery, without whom was erased since; returns how many images that left out.
 
-    All in one transaction: whatever goes wrong, the gallery is what it was before. Raises `BackupRefused` for a damaged
-    backup, for a gallery that is not empty unless `replace`, and while other processes use it.
+    All in one transaction: whatever goes wrong, the gallery is what it was before. `snapshots` is the folder of the
+    index on disk, which is removed: it is of another gallery then, and may hold vectors of whom was erased. Raises
+    `BackupRefused` for a damaged backup, for a gallery that is not empty unless `replace`, and while others use it.
     """
     manifest = verify(folder)
     database.engine.dispose()  # only this restore may be connected
@@ -221,6 +231,8 @@ def restore(database: Database, store: ImageStore, journal_file: Path, folder: P
         journal_file.parent.mkdir(parents=True, exist_ok=True)
         known = set(map(_key, journal.read(journal_file)))
         journal.append(journal_file, [entry for entry in entries if _key(entry) not in known])
+        if snapshots is not None and snapshots.exists():
+            shutil.rmtree(snapshots)
     eraser = Eraser(database, store, journal_file)
     eraser.resume()
     remove_orphans(eraser, grace_seconds=0)

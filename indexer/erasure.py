@@ -2,7 +2,7 @@
 
 Everything that is left to do is in the database at every moment (see traces.py), so an erasure that was killed goes on
 where it stopped: `Eraser.resume`, at every start and every sweep. Files go after rows, and the receipt is closed only
-when a search for what was erased has found nothing in the database, the image store and the index.
+when a search for what was erased has found nothing in the database, the image store, the index and its copy on disk.
 """
 
 from __future__ import annotations
@@ -152,9 +152,12 @@ class Eraser:
             if not self._gone_from_index(rows, probes):
                 log.error("erasure incomplete", erasure=str(id), left="index")
                 return None
+            if not self.replica.forget(np.array(rows, np.int64)):
+                log.error("erasure incomplete", erasure=str(id), left="index on disk")
+                return None
             looked += f", and searched for {len(probes)} of them by their vectors"
-            in_index = " or in the index"
-        found = f"none is in the database, in a kept ranking{in_index}"
+            in_index = ", in the index, in its copy on disk"
+        found = f"none is in the database{in_index} or in a kept ranking"
         return f"{looked}: {found}, and no file of theirs is left that no other image shows."
 
     def _gone_from_index(self, rows: list[int], probes: Probes) -> bool:

@@ -21,7 +21,7 @@ def remember(session: Session, scope: str, key: str, fingerprint: str, resource_
     Call it in the transaction that makes the resource: of two requests at once the second waits here for the first.
     Raises IdempotencyConflict when the key was used for something else.
     """
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= func.now()))
+    forget_expired(session)
     values = {"scope": scope, "key": key, "fingerprint": fingerprint, "resource_id": resource_id}
     statement = upsert(IdempotencyKey).values(**values, expires_at=func.now() + KEPT).on_conflict_do_nothing()
     if session.scalar(statement.returning(IdempotencyKey.resource_id)) is not None:
@@ -34,3 +34,8 @@ def remember(session: Session, scope: str, key: str, fingerprint: str, resource_
         )
     found: UUID = known.resource_id
     return found
+
+
+def forget_expired(session: Session) -> None:
+    """Forget the keys that no longer stand for anything."""
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.expires_at <= func.now()))

@@ -230,14 +230,18 @@ class Replica(Generic[E]):
         return self.gap
 
     def _discard_outdated(self, session: Session, loaded: str) -> None:
-        if self._snapshots is None or not self._snapshots.exists():
-            return
-        for folder in self._snapshots.iterdir():
-            if not folder.is_dir() or folder.name == loaded:
+        for folder in self._folders():
+            if folder.name == loaded:
                 continue
             seq = snapshots.sequence(folder)
             if seq is None or len(gallery.removed_since(session, seq)):
                 self._discard(folder.name)
+
+    def _folders(self) -> list[Path]:
+        """The snapshots there are, of whatever checkpoint."""
+        if self._snapshots is None or not self._snapshots.exists():
+            return []
+        return [folder for folder in self._snapshots.iterdir() if folder.is_dir()]
 
     def _mend(self, live: Live[E], suspects: Rows) -> Gap:
         with self._updating, transaction(self._database.engine) as session:
@@ -275,6 +279,19 @@ class Replica(Generic[E]):
             self._saved = (id, live.seq, mended)
             seconds = round(time.monotonic() - started, 3)
             log.info("index_saved", checkpoint=id, vectors=manifest.count, seconds=seconds)
+
+    def forget(self, rows: Rows) -> bool:
+        """Leave no vector of removed rows (N,) in memory, nor in the snapshot of any checkpoint.
+
+        False if one is still in the index or on the disk. Raises OSError.
+        """
+        self.state.index.compact()
+        with self._saving:  # nobody is about to write what was in memory a moment ago
+            self._saved = None  # what is on the disk may lack blocks now: the next save writes them
+            for folder in self._folders():
+                snapshots.forget(folder, rows)
+            kept = any(snapshots.holds(folder, rows) for folder in self._folders())
+        return not kept and not np.isin(rows, self.state.index.rows).any()
 
     # --- threads
 

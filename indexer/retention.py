@@ -1,7 +1,8 @@
 """Nothing is kept for ever silently: retention policies, and the sweep that erases what is older than they allow.
 
-The sweep also empties expired searches and removes files that no image shows, which a killed intake left behind. Who
-calls it, and how often, is the service's business; that only one process sweeps at a time is seen to here.
+The sweep also empties expired searches, forgets expired keys of requests, and removes files that no image shows, which
+a killed intake left behind. Who calls it, and how often, is the service's business; that only one process sweeps at a
+time is seen to here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased
 
-from indexer import gallery, traces
+from indexer import gallery, idempotency, traces
 from indexer.database import transaction
 from indexer.erasure import Eraser, only_one
 from indexer.errors import NotFound, UnderLegalHold, UnknownCamera
@@ -103,6 +104,7 @@ def sweep(eraser: Eraser, grace_seconds: float, stopping: Callable[[], bool] = l
             swept.erased += erased
         with transaction(eraser.database.engine) as session:
             swept.searches = traces.forget_expired_searches(session)
+            idempotency.forget_expired(session)
         swept.orphans = remove_orphans(eraser, grace_seconds, stopping)
         eraser.store.remove_leftovers()
         return swept

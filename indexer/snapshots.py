@@ -29,6 +29,7 @@ from indexer.embeddings import Digests, Rows, Vectors, digests
 from indexer.errors import StorageFull
 from indexer.index import FAISS_VERSION, MAX_BLOCK, Block, VectorIndex
 
+FOLDER = "index"  # in the data folder
 FORMAT = 1
 MANIFEST = "manifest.json"
 BLOCK_SUFFIX, UNFINISHED_SUFFIX = ".block", ".new"
@@ -69,7 +70,7 @@ class Manifest(BaseModel):
     dim: int
     index: str
     faiss: str
-    seq: int = Field(ge=0)
+    seq: int = Field(ge=0)  # 0 promises nothing: whatever is not in it is read from the database
     count: int = Field(ge=0)
     blocks: list[BlockFile]
 
@@ -254,6 +255,46 @@ def discard(folder: Path) -> None:
     if folder.exists():
         with _locked(folder, fcntl.LOCK_EX):
             _remove_all(folder)
+
+
+def forget(folder: Path, rows: Rows) -> None:
+    """Remove every file with the vector of one of these rows (N,), and what no snapshot needs; the rest stays usable.
+
+    The other vectors of those files are read from the database by the next start. Raises OSError.
+    """
+    with _locked(folder, fcntl.LOCK_EX) as descriptor:
+        blocks, manifest = [], None
+        with contextlib.suppress(SnapshotRefused):  # what cannot be used is of no use
+            manifest = _read_manifest(folder)
+        if manifest is not None:
+            blocks = [block for block in manifest.blocks if not _has_one_of(folder / block.name, block.count, rows)]
+        if manifest is None or not blocks:
+            _remove_all(folder)
+        else:
+            if len(blocks) < len(manifest.blocks):
+                count = sum(block.count for block in blocks)
+                left = manifest.model_copy(update={"seq": 0, "count": count, "blocks": blocks})
+                _write_file(folder / MANIFEST, [left.encoded()])
+            _remove_all(folder, but={MANIFEST, *(block.name for block in blocks)})
+        os.fsync(descriptor)
+
+
+def holds(folder: Path, rows: Rows) -> bool:
+    """Whether a file in the folder has the vector of one of these rows (N,), or may have it. Raises OSError."""
+    with _locked(folder, fcntl.LOCK_SH):
+        try:
+            manifest = _read_manifest(folder)
+        except SnapshotRefused:
+            return True
+        counts = {} if manifest is None else {block.name: block.count for block in manifest.blocks}
+        kept = [path for path in folder.iterdir() if path.suffix in (BLOCK_SUFFIX, UNFINISHED_SUFFIX)]
+        return any(path.name not in counts or _has_one_of(path, counts[path.name], rows) for path in kept)
+
+
+def _has_one_of(path: Path, count: int, rows: Rows) -> bool:
+    """Whether a block's file lists one of the rows, or does not say what it lists."""
+    listed = np.fromfile(path, "<i8", count) if path.is_file() else np.empty(0, np.int64)
+    return len(listed) != count or bool(np.isin(listed, rows).any())
 
 
 def _refuse_when_full(

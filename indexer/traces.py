@@ -258,9 +258,11 @@ def _blank(*where: ColumnElement[bool]) -> Executable:
 
 
 def _forget_names(session: Session, names: Sequence[str], values: Sequence[str], files: Sequence[str]) -> Counter[str]:
-    """Blank what else bears these names: lines of the ledger without an image, and searches that asked for them.
+    """Blank what else bears these names: lines of the ledger without an image, searches that asked for them, what an
+    ingestion says of its source and its end, and keys of requests.
 
-    `values` are looked for as whole values within the request of a search, the longer `names` within its text as well.
+    `values` are looked for as whole values within the request of a search and as keys, the longer `names` within the
+    text of searches, ingestions and keys as well.
     """
     if not names and not values and not files:
         return Counter()
@@ -272,9 +274,12 @@ def _forget_names(session: Session, names: Sequence[str], values: Sequence[str],
         ),
     )
     words = [name.lower() for name in names if len(name) >= SHORTEST_NAME]
+    told = {"words": [*words, *(file.lower() for file in files if len(file) >= SHORTEST_NAME)]}
     return Counter(
         ledger_lines=_changed(session, _blank(lone)),
         searches=_changed(session, _FORGET_SEARCHES, {"values": list(values), "words": words}),
+        ingestions=_changed(session, _FORGET_INGESTIONS, told),
+        request_keys=_changed(session, _FORGET_KEYS, {"values": list(values), "words": words}),
     )
 
 
@@ -285,6 +290,22 @@ _FORGET_SEARCHES = text("""
         EXISTS (SELECT FROM jsonb_path_query(request, 'strict $.**') AS part
                 WHERE jsonb_typeof(part) = 'string' AND part #>> '{}' = ANY(:values))
         OR EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(request #>> '{asked,query,text}'), word) > 0))
+""").bindparams(bindparam("values", type_=ARRAY(Text)), bindparam("words", type_=ARRAY(Text)))
+
+# A source is the path of a manifest, an error may name the file at which an archive was given up.
+_FORGET_INGESTIONS = text("""
+    UPDATE ingestion SET
+        source = CASE WHEN EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(source), word) > 0)
+                 THEN 'It named an image that was erased.' ELSE source END,
+        error = CASE WHEN EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(error), word) > 0)
+                THEN 'It named an image that was erased.' ELSE error END
+    WHERE EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(concat_ws(' ', source, error)), word) > 0)
+""").bindparams(bindparam("words", type_=ARRAY(Text)))
+
+# Other keys stay: sent again, their request finds its ingestion, instead of bringing back what was erased.
+_FORGET_KEYS = text("""
+    DELETE FROM idempotency_key
+    WHERE key = ANY(:values) OR EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(key), word) > 0)
 """).bindparams(bindparam("values", type_=ARRAY(Text)), bindparam("words", type_=ARRAY(Text)))
 
 # The place in the ranking stays, so that ranks and pages do; row 0 is no image's.

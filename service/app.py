@@ -5,6 +5,7 @@ There is no authentication yet: settings refuse any address but loopback unless 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from indexer import gallery, journal
+from indexer import gallery, journal, snapshots
 from indexer.database import Database, open_database, transaction
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
@@ -96,8 +97,11 @@ def open_context(
         net = str(encoder.info.get("net"))
         gallery.ensure_checkpoint(session, encoder.checkpoint_id, net, encoder.dim, encoder.info, path)
         recover_interrupted(session)
-    snapshots = settings.data_dir / "index" if settings.index_snapshot_seconds else None
-    replica = Replica(database, encoder, settings.index, snapshots, settings.min_free_bytes)
+    on_disk = settings.data_dir / snapshots.FOLDER
+    if not settings.index_snapshot_seconds and on_disk.exists():
+        shutil.rmtree(on_disk)  # nobody would remove from it what is erased from here on
+    kept = on_disk if settings.index_snapshot_seconds else None
+    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes)
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)

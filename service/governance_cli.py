@@ -89,9 +89,11 @@ def restore(
 ) -> None:
     """Put a backup in the place of the gallery, without whom was erased since. Stop service and workers before."""
     from indexer import backup
+    from indexer.snapshots import FOLDER
 
     with gallery() as (database, store, journal):
-        left_out = backup.restore(database, store, journal, folder, replace=replace)
+        index = journal.parent / FOLDER
+        left_out = backup.restore(database, store, journal, folder, replace=replace, snapshots=index)
     console.print(f"Restored {folder}. {left_out} images were left out, because they were erased since.")
 
 

@@ -56,6 +56,8 @@ class ErasureCounts(ResponseBody):
     rankings: int = Field(0, description="Kept searches that had one of the images among their results")
     searches: int = Field(0, description="Kept searches that asked for the person; they have expired now")
     ledger_lines: int = Field(0, description="Lines of ingestions that named the person; they are blank now")
+    ingestions: int = Field(0, description="Ingestions whose source or error named the person; it is blank now")
+    request_keys: int = Field(0, description="Idempotency-Keys that named the person; they are forgotten")
     held: int = Field(0, description="Under legal hold: with any of these, nothing is erased")
 
 

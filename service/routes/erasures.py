@@ -43,10 +43,13 @@ RECEIPT: dict[str, Any] = {
         "rankings": 3,
         "searches": 1,
         "ledger_lines": 12,
+        "ingestions": 1,
+        "request_keys": 0,
         "held": 0,
     },
     "proof": "Looked for 12 images by their ids, and searched for 12 of them by their vectors: none is in the "
-    "database, in a kept ranking or in the index, and no file of theirs is left that no other image shows.",
+    "database, in the index, in its copy on disk or in a kept ranking, and no file of theirs is left that no other "
+    "image shows.",
     "created_at": "2026-09-02T08:00:00Z",
     "finished_at": "2026-09-02T08:00:01Z",
 }

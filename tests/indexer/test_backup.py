@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from indexer import backup, holds, journal, retention
+from indexer import backup, gallery, holds, journal, retention
 from indexer.database import Database, connect, transaction
 from indexer.erasure import Eraser
 from indexer.errors import BackupRefused, StorageFull
 from indexer.holds import NewHold
+from indexer.idempotency import remember
 from indexer.images import ImageStore
 from indexer.replica import Replica
+from indexer.snapshots import FOLDER
 from indexer.tables import Base
 from indexer.traces import Selection
 from tests.postgres_fixtures import fresh_database
@@ -35,6 +37,9 @@ def filled(database: Database, tmp_path: Path) -> Gallery:
     with transaction(database.engine) as session:
         holds.place_hold(session, NewHold("order 1", identity="bob-r"))
         retention.set_policy(session, None, 36_500)
+        ingestion = gallery.create_ingestion(session, "zip over HTTP", owner=17)
+        gallery.cancel_ingestion(session, ingestion)
+        remember(session, "ingestions", "delivery-17", "fingerprint", ingestion)
     return made
 
 
@@ -51,7 +56,8 @@ def create(filled: Gallery, folder: Path) -> backup.Manifest:
 
 
 def restore(filled: Gallery, folder: Path, *, replace: bool = False) -> int:
-    return backup.restore(filled.database, filled.store, filled.journal, folder, replace=replace)
+    index = filled.folder / FOLDER
+    return backup.restore(filled.database, filled.store, filled.journal, folder, replace=replace, snapshots=index)
 
 
 def test_a_backup_restores_the_same_gallery_elsewhere(filled: Gallery, tmp_path: Path) -> None:
@@ -59,6 +65,8 @@ def test_a_backup_restores_the_same_gallery_elsewhere(filled: Gallery, tmp_path:
     assert (made.images, made.files, made.missing) == (3, 3, 0)
     assert backup.verify(tmp_path / "backup") == made
     before = dump(filled.database)
+    assert all(before[name] for name in ("idempotency_key", "ingestion", "embedding"))
+    assert "digest" not in next(table.columns for table in made.tables if table.name == "embedding")
     with fresh_database() as other:
         store, elsewhere = ImageStore(tmp_path / "other" / "images"), tmp_path / "other" / journal.NAME
         assert backup.restore(other, store, elsewhere, tmp_path / "backup") == 0
@@ -79,8 +87,12 @@ def test_a_backup_restores_the_same_gallery_elsewhere(filled: Gallery, tmp_path:
 
 def test_whom_was_erased_since_does_not_come_back(filled: Gallery, tmp_path: Path) -> None:
     create(filled, tmp_path / "backup")
+    saved = Replica(filled.database, ENCODER, snapshots=filled.folder / FOLDER)
+    saved.load()
+    saved.save()
     receipt = filled.eraser.erase(Selection(identity="zelda-q"), "asked for by the person")
     assert restore(filled, tmp_path / "backup", replace=True) == 2
+    assert not (filled.folder / FOLDER).exists(), "it held vectors of whom was erased"
     assert filled.values("SELECT external_id FROM image") == ["ext-bob-1"]
     assert filled.traces_of("zelda", sha256(1), sha256(3), picture(1), picture(3)) == []
     assert filled.values("SELECT id FROM erasure WHERE state = 'done'") == [receipt.id]

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from indexer import gallery, holds, journal, retention, traces
 from indexer.database import Database, transaction
@@ -16,11 +17,14 @@ from indexer.erasure import Eraser, only_one
 from indexer.errors import JournalDamaged, NotFound, ReasonNamesPerson, UnderLegalHold, UnknownCamera
 from indexer.filters import Condition, ImageFilter
 from indexer.holds import NewHold
+from indexer.idempotency import remember
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.intake import ingest_entries
 from indexer.metadata import ItemMetadata
+from indexer.replica import Replica
+from indexer.snapshots import FOLDER
 from indexer.traces import Selection
-from tests.small_gallery import DAY, ENCODER, Gallery, entry, metadata, picture, sha256
+from tests.small_gallery import DAY, ENCODER, OTHER, Gallery, entry, metadata, picture, sha256
 
 
 @pytest.fixture
@@ -77,6 +81,78 @@ def test_nothing_is_left_of_an_erased_person_and_all_of_the_others(filled: Galle
         ]
         assert items[0].reason == "The image was erased."
     assert len(filled.replica.state.index) == 1
+
+
+def test_no_vector_of_an_erased_person_is_left_on_the_disk(filled: Gallery) -> None:
+    ids = filled.add(*((seed, metadata(f"j-{seed}", "jana" if seed == 2 else None)) for seed in range(1, 5)))
+    folder = filled.folder / FOLDER
+    replicas = [Replica(filled.database, encoder, snapshots=folder) for encoder in (ENCODER, OTHER)]
+    for replica in replicas:
+        replica.load()
+        replica.save()
+    block = next((folder / ENCODER.checkpoint_id).glob("*.block"))
+    block.with_suffix(".new").write_bytes(block.read_bytes())  # what a killed process left
+    picture_2 = filled.store.open(sha256(2))
+    secrets = [encoder.embed_images([picture_2])[0].astype("<f4").tobytes() for encoder in (ENCODER, OTHER)]
+
+    def kept(secret: bytes) -> list[Path]:
+        return [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+    assert [len(kept(secret)) for secret in secrets] == [2, 1], "the scan can see"
+    filled.add((5, metadata("j-5")))  # a block of its own, in the snapshot of the first
+    replicas[0].refresh()
+    replicas[0].save()
+    eraser = Eraser(filled.database, filled.store, filled.journal, replicas[0])
+    receipt = eraser.erase(Selection(identity="jana"), "asked for by the person")
+    assert receipt.state == "done" and receipt.proof is not None and "in its copy on disk" in receipt.proof
+    assert [kept(secret) for secret in secrets] == [[], []]
+    assert all(secrets[0] not in block.vectors.tobytes() for block in replicas[0].state.index.blocks)
+
+    left = sorted(filled.values("SELECT row FROM image"))
+    assert len(left) == len(ids)
+    for replica in replicas:  # killed just now: what is left of the snapshot is used, and completed
+        encoder = replica.state.encoder
+        with capture_logs() as logs:
+            again = Replica(filled.database, encoder, snapshots=folder)
+            again.load()
+        assert [line["event"] for line in logs] == ["index_loaded"]
+        assert sorted(again.state.index.rows.tolist()) == left
+    replicas[0].save()
+    with capture_logs() as logs:
+        Replica(filled.database, ENCODER, snapshots=folder).load()
+    assert [line["read_from_database"] for line in logs] == [0]
+
+
+def test_what_an_ingestion_says_of_an_erased_person_is_blanked(filled: Gallery) -> None:
+    store, entries = filled.store, [entry(0, 1, metadata("k-one", "kora-v")), entry(1, 2, metadata("k-two"))]
+    named = ingest_entries(
+        filled.database, store, entries, "manifest /srv/Kora-V/metadata.jsonl", register_cameras=True
+    )
+    other = ingest_entries(filled.database, store, [], "zip over HTTP")
+    with transaction(filled.database.engine) as session:
+        session.execute(
+            text("""UPDATE ingestion SET error = 'There are two files named "k-one.png".' WHERE id = :id"""),
+            {"id": other},
+        )
+        assert remember(session, "ingestions", "kora-v-17", "f", named) == named
+        assert remember(session, "ingestions", "delivery-17", "f", named) == named
+    assert len(filled.traces_of("kora-v", "k-one")) == 6, "the scan can see"
+
+    receipt = filled.eraser.erase(Selection(identity="kora-v"), "asked for by the person")
+    assert (receipt.counts["ingestions"], receipt.counts["request_keys"]) == (2, 1)
+    assert filled.traces_of("kora-v", "k-one") == []
+    with transaction(filled.database.engine) as session:
+        found = [gallery.ingestion(session, id) for id in (named, other)]
+        assert [(one.source, one.error) for one in found if one is not None] == [
+            ("It named an image that was erased.", None),
+            ("zip over HTTP", "It named an image that was erased."),
+        ]
+        # Sent again, the request finds its ingestion, and brings nobody back.
+        assert remember(session, "ingestions", "delivery-17", "f", uuid4()) == named
+        assert [item.external_id for item in gallery.ingestion_items(session, named)] == [None, "k-two"]
+        session.execute(text("UPDATE idempotency_key SET expires_at = now()"))
+    retention.sweep(filled.eraser, 3600)
+    assert filled.values("SELECT count(*) FROM idempotency_key") == [0]
 
 
 def test_a_file_two_images_show_stays_for_the_other(filled: Gallery) -> None:

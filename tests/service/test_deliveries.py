@@ -231,6 +231,21 @@ def test_the_same_key_and_body_are_one_ingestion(service: Service) -> None:
     assert counted(finished(service, without)) == {"duplicate": 3}
 
 
+def test_a_key_brings_nobody_back_who_was_erased(service: Service) -> None:
+    files, lines = described(range(168, 170))
+    lines[0] |= {"external_id": "vera-1", "identity": "vera-y"}
+    data, headers = zipped(files, lines), {"Idempotency-Key": "delivery-18", "Content-Type": "application/zip"}
+    first = service.http.post(PATH, content=data, headers=headers)
+    finished(service, first)
+    receipt = service.http.post("/api/v1/erasures", json={"identity": "vera-y", "reason": "asked for"}).json()
+    assert receipt["state"] == "done"
+    second = service.http.post(PATH, content=data, headers=headers)
+    assert second.headers["Location"] == first.headers["Location"] and "vera" not in second.text
+    assert counted(second.json()) == {"removed": 1, "indexed": 1}
+    assert "vera" not in json.dumps(service.items(second.json()))
+    assert values(service, "SELECT count(*) FROM image WHERE identity = 'vera-y'") == [0]
+
+
 def test_a_key_is_forgotten_after_a_day_and_not_kept_for_what_failed(service: Service) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "application/zip"}
     assert service.http.post(PATH, content=b"no zip", headers=headers).status_code == 422

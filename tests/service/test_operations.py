@@ -107,6 +107,8 @@ def test_the_next_start_takes_the_index_from_disk_unless_it_is_damaged(
 
 
 def test_the_index_can_be_kept_off_the_disk(tmp_path: Path) -> None:
+    earlier = tmp_path / "index" / "checkpoint"
+    earlier.mkdir(parents=True)
     with running_service(tmp_path, index_snapshot_seconds=0) as service:
         service.added(picture(310))
         service.embed()
