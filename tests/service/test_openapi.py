@@ -159,7 +159,10 @@ def test_the_served_document_is_the_tested_one(fuzzed: Service) -> None:
 )
 def test_generated_requests_get_documented_answers(case: schemathesis.Case[Any], fuzzed: Service) -> None:
     # What a schema cannot say (these bytes are no zip, this camera is unknown) may still be refused, as documented.
-    case.call_and_validate(base_url=str(fuzzed.http.base_url), timeout=30, excluded_checks=[positive_data_acceptance])
+    excluded = [positive_data_acceptance]
+    if case.media_type == "application/x-ndjson":  # whatever type a body was generated as, it is sent as text
+        excluded.append(negative_data_rejection)
+    case.call_and_validate(base_url=str(fuzzed.http.base_url), timeout=30, excluded_checks=excluded)
 
 
 @schema.include(path_regex=r"\{").exclude(method="DELETE").parametrize()
