@@ -558,3 +558,25 @@ def test_without_a_folder_nothing_is_kept(database: Database, tmp_path: Path) ->
     replica.stop()
     assert_same(database, replica.state)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_forgetting_rows_leaves_the_blocks_of_others_and_a_snapshot_that_can_be_used(
+    database: Database, tmp_path: Path
+) -> None:
+    register(database)
+    rows = add(database, *map(str, range(3)))
+    kept = Gallery(database, tmp_path)
+    replica = kept.saved()
+    (first,) = kept.folder.glob("*.block")
+    damaged = kept.folder / ("0" * 64 + ".block")
+    damaged.write_bytes(b"cut short")
+    assert snapshots.holds(kept.folder, np.array([rows[2]])), "who knows what is in a file that no manifest lists"
+    snapshots.forget(kept.folder, np.array([max(rows) + 1]))
+    assert sorted(files(kept.folder)) == sorted([first, kept.folder / "manifest.json"])
+    assert kept.reads(kept.start()[1]) == 0
+    assert snapshots.holds(kept.folder, np.array([rows[2]]))
+    snapshots.forget(kept.folder, np.array([rows[2]]))
+    assert not snapshots.holds(kept.folder, np.array(rows)) and files(kept.folder) == []
+    replica, logs = kept.start()
+    assert kept.reads(logs) == 3
+    assert_same(database, replica.state)
