@@ -164,6 +164,24 @@ def migrate(engine: Engine) -> None:
         alembic.command.upgrade(config, "head")
 
 
+def migrate_to(connection: Connection, revision: str) -> None:
+    """Upgrade the schema within the caller's transaction. Raises `DatabaseTooNew` for a revision not known here."""
+    config = _alembic()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision not in {*known, "head"}:
+        raise DatabaseTooNew(f"Schema {revision} is of a newer version of this program. Install that version.")
+    connection.execute(select(func.pg_advisory_xact_lock(MIGRATIONS_LOCK)))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, revision)
+
+
+def revision_of(session: Session) -> str:
+    """The schema the database has."""
+    revision = _revision(session.connection())
+    assert revision is not None, "an open database is migrated"
+    return revision
+
+
 def schema_is_current(engine: Engine) -> bool:
     """Whether the schema is the one this version works with. Raises `DatabaseUnavailable`."""
     with database_errors(), engine.connect() as connection:

@@ -15,6 +15,7 @@ Two rules keep this right while many processes work on it:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,6 +46,7 @@ from indexer.tables import Checkpoint, Embedding, Image, RemovedImage
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
+Digests = NDArray[np.uint64]
 
 WORK_CHANNEL = "person_search_work"  # NOTIFY is sent here when there are new images to embed
 CHANGES_LOCK = 7_305_802  # key of an advisory lock, unique within the database
@@ -251,9 +253,14 @@ def changes_since(session: Session, checkpoint_id: str, seq: int, limit: int = 4
     return Changes(found[-1].seq if found else seq, rows, vectors, np.array(removed, np.int64))
 
 
+def stay_at_one_moment(session: Session) -> None:
+    """See the database as it is now until the transaction ends, only reading it. Must be the first thing in it."""
+    session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+
+
 def snapshot(session: Session, checkpoint_id: str, chunk: int = 8192) -> Snapshot:
     """Stream all ready vectors. Must be the first thing in its transaction, which lasts until the chunks are read."""
-    session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+    stay_at_one_moment(session)
     ready = (Embedding.checkpoint_id == checkpoint_id, Embedding.state == "ready")
     count, last = session.execute(select(func.count(), func.max(Embedding.seq)).where(*ready)).one()
     last_removed = session.scalar(select(func.max(RemovedImage.seq)))
@@ -261,14 +268,80 @@ def snapshot(session: Session, checkpoint_id: str, chunk: int = 8192) -> Snapsho
 
 
 def _chunks(session: Session, checkpoint_id: str, chunk: int) -> Iterator[tuple[Rows, Vectors]]:
-    # The driver's own cursor: it hands vectors over as bytes, where SQLAlchemy's would have them written out in hex.
-    connection = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
-    with connection.cursor(name="snapshot", binary=True) as cursor:
+    with _binary_cursor(session, "snapshot") as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding WHERE checkpoint_id = %s AND state = 'ready'", [checkpoint_id]
         )
         while found := cursor.fetchmany(chunk):
             yield _unpack(found)
+
+
+def _binary_cursor(session: Session, name: str = "") -> psycopg.Cursor[Any] | psycopg.ServerCursor[Any]:
+    """The driver's own cursor: it hands bytes over as they are, where SQLAlchemy's would have them written out in hex.
+
+    With a name it is the server's, which hands over as much as is fetched.
+    """
+    connection = cast("psycopg.Connection[Any]", session.connection().connection.driver_connection)
+    return connection.cursor(name, binary=True) if name else connection.cursor(binary=True)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which vectors a checkpoint has at one moment, without the vectors: by `rows` (N,), ascending.
+
+    What happened after that moment are the changes above `seq`; no change so far has a number above `drawn`.
+    """
+
+    seq: int
+    drawn: int
+    rows: Rows
+    seqs: NDArray[np.int64]  # (N,) numbers of the changes they came with
+    digests: Digests  # (N,)
+
+
+_LISTED = np.dtype([("row", ">i8"), ("seq", ">i8"), ("digest", ">u8")])
+
+
+def listing(session: Session, checkpoint_id: str) -> Listing:
+    """List all ready vectors, 24 bytes each. Must be the first thing in its transaction, which only reads."""
+    stay_at_one_moment(session)
+    session.execute(text("SET LOCAL statement_timeout = 0"))  # a second for a million
+    with _binary_cursor(session) as cursor:
+        cursor.execute(
+            "SELECT string_agg(int8send(image_row) || int8send(seq) || digest, '') FROM embedding"
+            " WHERE checkpoint_id = %s AND state = 'ready'",
+            [checkpoint_id],
+        )
+        packed = cursor.fetchall()[0][0] or b""
+    listed = np.sort(np.frombuffer(packed, _LISTED), order="row")
+    last_removed = session.scalar(select(func.max(RemovedImage.seq))) or 0
+    drawn = session.scalar(text("SELECT last_value FROM change_seq")) or 0
+    rows, seqs = listed["row"].astype(np.int64), listed["seq"].astype(np.int64)
+    return Listing(max(int(seqs.max(initial=0)), last_removed), drawn, rows, seqs, listed["digest"].astype(np.uint64))
+
+
+def digests(vectors: Vectors) -> Digests:
+    """Of vectors (N, dim) what the database keeps as their digests: (N,)."""
+    packed = b"".join(hashlib.sha256(vector).digest()[:8] for vector in np.ascontiguousarray(vectors, "<f4"))
+    return np.frombuffer(packed, ">u8").astype(np.uint64)
+
+
+def removed_since(session: Session, seq: int) -> Rows:
+    """The rows (N,) of the images removed by changes above `seq`."""
+    packed = func.string_agg(func.int8send(RemovedImage.image_row), literal(b""))
+    rows: bytes = session.scalar(select(packed).where(RemovedImage.seq > seq)) or b""
+    return np.frombuffer(rows, ">i8").astype(np.int64)
+
+
+def ready_vectors(session: Session, checkpoint_id: str, rows: Rows) -> tuple[Rows, Vectors]:
+    """Those of the rows that have a vector, and the vectors (N, dim)."""
+    with _binary_cursor(session) as cursor:
+        cursor.execute(
+            "SELECT image_row, vector FROM embedding"
+            " WHERE checkpoint_id = %s AND state = 'ready' AND image_row = ANY(%s)",
+            [checkpoint_id, rows.tolist()],
+        )
+        return _unpack(cursor.fetchall())
 
 
 def _unpack(found: Sequence[tuple[int, bytes]]) -> tuple[Rows, Vectors]:

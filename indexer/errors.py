@@ -80,10 +80,58 @@ class ArchiveError(GalleryError):
     code = "invalid_archive"
 
 
+class IngestionFinished(GalleryError):
+    """There is nothing left to cancel."""
+
+    code = "ingestion_finished"
+
+
+class NothingToRetry(GalleryError):
+    """No image of the ingestion waits for another try."""
+
+    code = "nothing_to_retry"
+
+
+class IdempotencyConflict(GalleryError):
+    """A key that stands for one request came with another."""
+
+    code = "idempotency_conflict"
+
+
+class DuplicateContent(GalleryError):
+    """Another image has the same file, camera and time."""
+
+    code = "duplicate_content"
+
+
 class InvalidFilter(GalleryError):
     """A search filter names a field, an operator or a value that does not exist."""
 
     code = "invalid_filter"
+
+
+class UnderLegalHold(GalleryError):
+    """An image must not be erased as long as a legal hold is on it."""
+
+    code = "legal_hold"
+
+
+class ReasonNamesPerson(GalleryError):
+    """The reason of an erasure, which is kept, names what is to be forgotten."""
+
+    code = "reason_names_person"
+
+
+class JournalDamaged(GalleryError):
+    """A line of the erasure journal cannot be read."""
+
+    code = "journal_damaged"
+
+
+class BackupRefused(GalleryError):
+    """A backup cannot be made, is damaged, or must not be restored here."""
+
+    code = "backup_refused"
 
 
 class NotFound(GalleryError):

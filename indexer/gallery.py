@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, Select, and_, bindparam, delete, func, insert, literal, select, text
+from sqlalchemy import BigInteger, Row, Select, and_, bindparam, delete, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from indexer.embeddings import (
@@ -27,6 +28,8 @@ from indexer.embeddings import (
     Claim,
     ClaimedImage,
     Counts,
+    Digests,
+    Listing,
     Rows,
     Snapshot,
     Vectors,
@@ -34,25 +37,40 @@ from indexer.embeddings import (
     changes_since,
     claim_unembedded,
     counts,
+    digests,
+    listing,
     lock_changes,
     pending_count,
+    ready_vectors,
     record_embeddings,
     record_failure,
     release,
+    removed_since,
     renew_lease,
     snapshot,
+    stay_at_one_moment,
     vectors_of,
 )
-from indexer.errors import CameraExists, ExternalIdConflict, InvalidMetadata, NotFound, UnknownCamera
+from indexer.errors import (
+    CameraExists,
+    DuplicateContent,
+    ExternalIdConflict,
+    InvalidMetadata,
+    NotFound,
+    UnknownCamera,
+)
 from indexer.ledger import (
     IngestionRecord,
     ItemCounts,
     ItemRecord,
     add_item,
+    cancel_ingestion,
     create_ingestion,
     finish_ingestion,
     ingestion,
     ingestion_items,
+    retry_failed,
+    take_ingestion,
 )
 from indexer.tables import Camera, Checkpoint, Embedding, Image, RemovedImage, Search, change_seq, new_id
 
@@ -64,10 +82,12 @@ __all__ = [
     "Claim",
     "ClaimedImage",
     "Counts",
+    "Digests",
     "ImageRecord",
     "IngestionRecord",
     "ItemCounts",
     "ItemRecord",
+    "Listing",
     "NewImage",
     "Rows",
     "SearchRecord",
@@ -79,11 +99,13 @@ __all__ = [
     "add_item",
     "allowed_rows",
     "cameras",
+    "cancel_ingestion",
     "changes_since",
     "claim_unembedded",
     "counts",
     "create_ingestion",
     "delete_image",
+    "digests",
     "ensure_checkpoint",
     "finish_ingestion",
     "hold_file",
@@ -91,16 +113,23 @@ __all__ = [
     "images_by_row",
     "ingestion",
     "ingestion_items",
+    "listing",
     "pending_count",
+    "ready_vectors",
     "record_embeddings",
     "record_failure",
     "release",
+    "removed_since",
     "renew_lease",
+    "retry_failed",
     "save_search",
     "search_by_id",
     "snapshot",
+    "stay_at_one_moment",
+    "take_ingestion",
     "unknown_cameras",
     "unused_file",
+    "update_image",
     "vectors_of",
 ]
 
@@ -178,10 +207,7 @@ def add_image(session: Session, image: NewImage) -> Added:
     )
     hold_file(session, image.sha256)
     if image.camera_id is not None:
-        # Held, so that the camera cannot go away before the image is committed.
-        known = select(Camera.id).where(Camera.id == image.camera_id).with_for_update(read=True, key_share=True)
-        if session.scalar(known) is None:
-            raise UnknownCamera(f"There is no camera {image.camera_id!r}; add it first, or leave the camera out.")
+        _hold_camera(session, image.camera_id)
     while True:  # again only if the image in the way was deleted between the two statements
         statement = upsert(Image).values(id=new_id(), **values).on_conflict_do_nothing().returning(Image.id, Image.row)
         added = session.execute(statement).one_or_none()
@@ -192,6 +218,41 @@ def add_image(session: Session, image: NewImage) -> Added:
     wanted = select(literal(added.row), Checkpoint.id).where(Checkpoint.state.in_(WANTED))
     session.execute(insert(Embedding).from_select(["image_row", "checkpoint_id"], wanted))
     return Added(added.id, duplicate=False)
+
+
+def _hold_camera(session: Session, id: str) -> None:
+    """Keep a camera from going away before what names it is committed. Raises `UnknownCamera`."""
+    known = select(Camera.id).where(Camera.id == id).with_for_update(read=True, key_share=True)
+    if session.scalar(known) is None:
+        raise UnknownCamera(f"There is no camera {id!r}; add it first, or leave the camera out.")
+
+
+def update_image(session: Session, external_id: str, changes: Mapping[str, Any], sha256: str | None = None) -> Added:
+    """Change what is known about an image: columns and their new values; `duplicate` if all of it was known already.
+
+    With `sha256` only if that is its file's. Raises `NotFound`, `UnknownCamera`, `InvalidMetadata`, and
+    `DuplicateContent` when another image has the file, camera and time this one would have; nothing was changed then.
+    """
+    if not _is_storable([external_id, dict(changes)]):
+        raise InvalidMetadata("The metadata holds a character that no text can hold.")
+    if changes.get("camera_id") is not None:
+        _hold_camera(session, changes["camera_id"])
+    image = session.scalar(select(Image).where(Image.external_id == external_id).with_for_update())
+    if image is None:
+        raise NotFound(f"There is no image with the external id {external_id!r}. Send it with its file first.")
+    if sha256 is not None and sha256 != image.sha256:
+        raise InvalidMetadata(f"The image {external_id!r} has another sha256. Correct it or leave it out.")
+    changed = {name: value for name, value in changes.items() if getattr(image, name) != value}
+    if not changed:
+        return Added(image.id, duplicate=True)
+    try:
+        with session.begin_nested():
+            session.execute(update(Image).where(Image.id == image.id).values(changed))
+    except IntegrityError as error:
+        raise DuplicateContent(
+            f"Another image has the file of {external_id!r} from this camera at this time. Delete one of the two first."
+        ) from error
+    return Added(image.id, duplicate=False)
 
 
 def _same_image(session: Session, image: NewImage) -> UUID | None:

@@ -13,6 +13,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,12 +274,30 @@ class ImageStore:
 
     def remove(self, sha256: str) -> None:
         """Remove the original and its thumbnails; what is already gone stays gone."""
-        path = self.path(sha256)
-        thumbnails = (self.root / _THUMBNAILS / _folders(sha256)).glob(f"{sha256}-*")
-        for file in (*thumbnails, path):
+        files = self.files_of(sha256)
+        for file in files:
             file.unlink(missing_ok=True)
-        if path.parent.exists():
-            _sync_folder(path.parent)
+        for folder in {file.parent for file in files}:
+            _sync_folder(folder)
+
+    def files_of(self, sha256: str) -> list[Path]:
+        """What there is of one image: its thumbnails and its original."""
+        thumbnails = (self.root / _THUMBNAILS / _folders(sha256)).glob(f"{sha256}-*")
+        return [file for file in (*thumbnails, self.path(sha256)) if file.exists()]
+
+    def files(self) -> Iterator[Path]:
+        """Every original and every thumbnail, in no order; a name begins with the sha256."""
+        for root in (self.root, self.root / _THUMBNAILS):
+            for folder in sorted(root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]")):
+                yield from folder.iterdir()
+
+    def adopt(self, sha256: str, source: Path) -> None:
+        """Keep the file of a backup. Raises `UnreadableImage` if its bytes are not those of its name, StorageFull."""
+        data = source.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UnreadableImage(f"The file {source} is damaged. Take another backup.")
+        if not _holds(self.path(sha256), data):
+            self._write(self.path(sha256), data)
 
     def remove_leftovers(self, older_than_seconds: float = 3600.0) -> int:
         """Remove what a process killed in mid-write left behind; returns how many files."""

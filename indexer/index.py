@@ -2,8 +2,9 @@
 
 Vectors lie in blocks that never change once made. Adding makes a small block and merges it with its neighbours of like
 size, as a log-structured store does, so that there are few blocks and each vector is copied a logarithmic number of
-times; removing marks rows in a new copy of a block's marks. Either ends with the assignment of a new tuple of blocks.
-So a search takes no lock: it works on the tuple it found, however long it takes, and writers wait only for each other.
+times; removing marks rows in a new copy of a block's marks, and `compact` copies marked blocks without what was
+removed. Each ends with the assignment of a new tuple of blocks. So a search takes no lock: it works on the tuple it
+found, however long it takes, and writers wait only for each other.
 
 FAISS finds the candidates in float32, where the sum depends on its order: the same vector may come out differently in
 the last bits. What decides is the product in float64, rounded once, and every row that FAISS's error could have kept
@@ -30,6 +31,7 @@ Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Answer = TypeVar("Answer")
 
+FAISS_VERSION: str = faiss.__version__
 MAX_BLOCK = 65_536  # rows; bounds what one merge copies, and gives the threads of a search something to share
 SPARE = 16  # candidates beyond k that FAISS is asked for, so that it seldom has to be asked twice
 PARALLEL_WORK = 20_000_000  # multiplications from which on a search is spread over threads
@@ -44,7 +46,7 @@ class VectorIndex:
         if spec != "flat":
             raise InvalidSettings(f"There is no vector index {spec!r}; set PERSON_SEARCH_INDEX to flat.")
         self.dim = dim
-        self._blocks: tuple[_Block, ...] = ()
+        self._blocks: tuple[Block, ...] = ()
         self._writing = threading.Lock()
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="index")
 
@@ -64,14 +66,16 @@ class VectorIndex:
             raise ValueError(f"expected {len(rows)} vectors of {self.dim} numbers, got {vectors.shape}")
         if not np.isfinite(vectors).all():
             raise ValueError("a vector is not finite")
-        order = np.argsort(rows)
-        if (np.diff(rows[order]) == 0).any():
+        if (np.diff(rows) <= 0).any():
+            order = np.argsort(rows)
+            rows, vectors = rows[order], vectors[order]
+        if (np.diff(rows) == 0).any():
             raise ValueError("a row is given twice")
         with self._writing:
             blocks = _without(self._blocks, rows)
             for start in range(0, len(rows), MAX_BLOCK):
-                part = order[start : start + MAX_BLOCK]
-                blocks = _merged([*blocks, _Block.of(rows[part], vectors[part])])
+                part = slice(start, start + MAX_BLOCK)
+                blocks = _merged([*blocks, Block.of(rows[part].copy(), vectors[part])])
             self._blocks = tuple(blocks)
 
     def remove(self, rows: Rows) -> int:
@@ -80,6 +84,33 @@ class VectorIndex:
             before = len(self)
             self._blocks = tuple(_without(self._blocks, np.asarray(rows, np.int64)))
             return before - len(self)
+
+    def compact(self) -> None:
+        """Let go of the memory that still holds vectors of removed rows.
+
+        Block by block, so that whoever adds meanwhile waits for the copy of one block, not of all.
+        """
+        while True:
+            with self._writing:
+                blocks = list(self._blocks)
+                marked = next((n for n, block in enumerate(blocks) if block.alive is not None), None)
+                if marked is None:
+                    return
+                first = marked
+                if marked > 0 and len(blocks[marked - 1].rows) + blocks[marked].count <= MAX_BLOCK // 2:
+                    first = marked - 1  # else ever more removals would leave ever smaller blocks, ever more of them
+                blocks[first : marked + 1] = [_union(blocks[first : marked + 1])]
+                self._blocks = tuple(blocks)
+
+    @property
+    def rows(self) -> Rows:
+        """All rows (N,), in no order."""
+        return np.concatenate([np.empty(0, np.int64), *(block.kept()[0] for block in self._blocks)])
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """What the index consists of at this moment, for those who write it to disk. Blocks never change."""
+        return self._blocks
 
     def reconstruct(self, rows: Rows) -> Vectors:
         """The vectors (N, dim) of rows (N,). Raises `KeyError` if one of them is not there."""
@@ -149,7 +180,7 @@ class VectorIndex:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """Some vectors, in the order of their rows, and which of them are still there (None: all)."""
 
     rows: Rows  # (N,) ascending
@@ -158,10 +189,11 @@ class _Block:
     longest: float  # the greatest norm
 
     @classmethod
-    def of(cls, rows: Rows, vectors: Vectors) -> _Block:
+    def of(cls, rows: Rows, vectors: Vectors) -> Block:
         flat = faiss.IndexFlatIP(vectors.shape[1])
         flat.add(np.ascontiguousarray(vectors))
-        return cls(rows, flat, None, float(np.linalg.norm(vectors, axis=1).max()))
+        squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+        return cls(rows, flat, None, float(np.sqrt(squares.max())))
 
     @property
     def vectors(self) -> Vectors:
@@ -172,6 +204,12 @@ class _Block:
     @property
     def count(self) -> int:
         return len(self.rows) if self.alive is None else int(self.alive.sum())
+
+    def kept(self) -> tuple[Rows, Vectors]:
+        """The rows (N,) that are still there, ascending, and their vectors (N, dim); a copy only if some are gone."""
+        if self.alive is None:
+            return self.rows, self.vectors
+        return self.rows[self.alive], self.vectors[self.alive]
 
     def find(self, rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Which of the rows are in here, as indices into `rows`, and at which positions."""
@@ -196,7 +234,7 @@ class _Block:
 class _View:
     """The part of a block that one search may find: `count` rows, those of the mask, or all."""
 
-    block: _Block
+    block: Block
     mask: Mask | None  # (N,)
     count: int
 
@@ -233,7 +271,7 @@ def _ranked(views: Sequence[_View], which: Rows, positions: Rows, query: Vectors
     return exact[order], rows[order]
 
 
-def _without(blocks: Sequence[_Block], rows: Rows) -> list[_Block]:
+def _without(blocks: Sequence[Block], rows: Rows) -> list[Block]:
     """The blocks with these rows marked as gone; a block is made anew when more is gone from it than left."""
     kept = []
     for block in blocks:
@@ -249,7 +287,7 @@ def _without(blocks: Sequence[_Block], rows: Rows) -> list[_Block]:
     return kept
 
 
-def _merged(blocks: list[_Block]) -> list[_Block]:
+def _merged(blocks: list[Block]) -> list[Block]:
     """Merge from the end while the last block is not much smaller than the one before it."""
     while len(blocks) > 1:
         *others, left, right = blocks
@@ -259,12 +297,11 @@ def _merged(blocks: list[_Block]) -> list[_Block]:
     return blocks
 
 
-def _union(blocks: Sequence[_Block]) -> _Block:
-    rows = np.concatenate([block.rows[block.alive] if block.alive is not None else block.rows for block in blocks])
-    vectors = np.concatenate(
-        [block.vectors[block.alive] if block.alive is not None else block.vectors for block in blocks]
-    )
+def _union(blocks: Sequence[Block]) -> Block:
+    kept = [block.kept() for block in blocks]
+    rows = np.concatenate([rows for rows, _ in kept])
+    vectors = np.concatenate([vectors for _, vectors in kept])
     if (np.diff(rows) < 0).any():
         order = np.argsort(rows)
         rows, vectors = rows[order], vectors[order]
-    return _Block.of(rows, vectors)
+    return Block.of(rows, vectors)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -22,12 +22,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from indexer import gallery
-from indexer.archives import Entry, Problem
-from indexer.database import Database, database_errors, transaction
+from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
 from indexer.gallery import Added, NewImage
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
+from indexer.items import Entry, Problem
 from indexer.metadata import InvalidField, ItemMetadata, pointer_of
+from indexer.presence import Presence, is_gone
 from indexer.tables import Ingestion
 
 BATCH_ITEMS = 50  # one commit: progress shows, and a crash costs little
@@ -38,9 +39,7 @@ PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between tries while the data
 
 INTERRUPTED = "It was interrupted. Send the same again: what is in already is kept, and the rest is completed."
 
-# Keys of advisory locks, beside those of gallery.py.
-BATCH_LOCK = 7_305_811
-INGESTION_LOCK = 7_305_812  # first of two keys, the second is the ingestion's
+BATCH_LOCK = 7_305_811  # key of an advisory lock, beside those of gallery.py
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -84,22 +83,27 @@ def ingest_entries(
     progress: Callable[[int], None] | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
     ingestion_id: UUID | None = None,
+    presence: Presence | None = None,
 ) -> UUID:
     """Add all entries of an archive or a folder, each with a line in the ledger; returns the ingestion's id.
 
     An item's fault rejects that item. A fault of the whole (the archive, a full disk) ends the ingestion as failed,
     with its sentence in the ledger; what came before stays, and sending the same again completes the rest.
     `register_cameras` adds unknown cameras instead of rejecting their images. `progress` is called after each commit
-    with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`.
-    Raises DatabaseUnavailable once the database stays away.
+    with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`;
+    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. Raises DatabaseUnavailable
+    once the database stays away.
     """
-    if ingestion_id is None:
-        with transaction(database.engine) as session:
-            ingestion_id = gallery.create_ingestion(session, source)
-    intake = _Intake(database, store, limits, register_cameras, ingestion_id)
-    with _marked_as_running(database, ingestion_id):
+    with ExitStack() as stack:
+        if presence is None:
+            presence = stack.enter_context(Presence(database))
+        if ingestion_id is None:
+            with transaction(database.engine) as session:
+                ingestion_id = gallery.create_ingestion(session, source, owner=presence.key)
+        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence)
         try:
-            intake.take(entries, progress)
+            if intake.begin():
+                intake.take(entries, progress)
         except BaseException:
             intake.finish("failed", INTERRUPTED)
             raise
@@ -113,68 +117,73 @@ def ingest_entries(
 def recover_interrupted(session: Session) -> int:
     """Close the ingestions whose process is gone, to be called at every start; returns how many.
 
-    A running ingestion holds a lock on its own connection, which ends with its process however that ended.
+    Those of a process that lives, under way or waiting in its queue, are left alone.
     """
-    unfinished = session.scalars(select(Ingestion.id).where(Ingestion.state.in_(["open", "receiving"]))).all()
-    recovered = 0
-    for id in unfinished:
-        if session.scalar(select(func.pg_try_advisory_xact_lock(INGESTION_LOCK, _lock_key(id)))):
-            gallery.finish_ingestion(session, id, "failed", INTERRUPTED)
-            recovered += 1
-    return recovered
-
-
-def _lock_key(ingestion_id: UUID) -> int:
-    return ingestion_id.int & 0x7FFFFFFF  # the random end of a UUIDv7
-
-
-@contextmanager
-def _marked_as_running(database: Database, ingestion_id: UUID) -> Iterator[None]:
-    """Hold the lock that tells `recover_interrupted` to keep off, on a connection of its own."""
-    with database_errors():
-        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        with database_errors():
-            connection.execute(select(func.pg_advisory_lock(INGESTION_LOCK, _lock_key(ingestion_id))))
-        yield
-    finally:
-        connection.invalidate()  # dropped instead of pooled, and the lock with it
-        connection.close()
+    of_state = Ingestion.state.in_(["open", "receiving"])
+    unfinished = session.execute(select(Ingestion.id, Ingestion.owner).where(of_state)).all()
+    gone = {owner: is_gone(session, owner) for owner in {row.owner for row in unfinished}}
+    recovered = [row.id for row in unfinished if gone[row.owner]]
+    for id in recovered:
+        gallery.finish_ingestion(session, id, "failed", INTERRUPTED)
+    return len(recovered)
 
 
 # --- one ingestion -----------------------------------------------------------------------------------------------
 
 
+class _Cancelled(Exception):  # noqa: N818
+    """Somebody cancelled the ingestion."""
+
+
 @dataclass(frozen=True)
 class _Saved:
-    """An entry, and its file in the store or why there is none."""
+    """An entry, and its file in the store or why there is none. None: it has no file, it changes an image."""
 
     entry: Entry
-    outcome: StoredImage | Problem
+    outcome: StoredImage | Problem | None
 
 
 class _Intake:
     """One ingestion under way. `failure` is what ended it early."""
 
     def __init__(
-        self, database: Database, store: ImageStore, limits: ImageLimits, register_cameras: bool, ingestion_id: UUID
+        self,
+        database: Database,
+        store: ImageStore,
+        limits: ImageLimits,
+        register_cameras: bool,
+        ingestion_id: UUID,
+        presence: Presence,
     ) -> None:
         self.database, self.store, self.limits = database, store, limits
         self.register_cameras = register_cameras
-        self.ingestion_id = ingestion_id
+        self.ingestion_id, self.presence = ingestion_id, presence
         self.failure: GalleryError | None = None
+        self._unplaced: list[str] = []  # files in the store whose images did not come to be added
+
+    def begin(self) -> bool:
+        """Whether there is anything to do: it may have been cancelled while it waited."""
+        return self._persist(lambda session: gallery.take_ingestion(session, self.ingestion_id, self.presence.key))
 
     def take(self, entries: Iterable[Entry], progress: Callable[[int], None] | None) -> None:
         done = 0
-        try:
-            for batch in _batches(self._saved(self._read(entries))):
-                for sha256 in self._persist(partial(self._write, batch=batch)):
-                    _remove_unused(self.database, self.store, sha256)
-                done += len(batch)
-                if progress is not None:
-                    progress(done)
-        except StorageFull as error:  # within a batch, which was rolled back
-            self.failure = error
+        batch: list[_Saved] = []
+        with closing(self._saved(self._read(entries))) as saved:
+            try:
+                for batch in _batches(saved):
+                    for sha256 in self._persist(partial(self._write, batch=batch)):
+                        _remove_unused(self.database, self.store, sha256)
+                    done += len(batch)
+                    if progress is not None:
+                        progress(done)
+                batch = []
+            except StorageFull as error:  # within a batch, which was rolled back
+                self.failure = error
+            except _Cancelled:
+                log.info("ingestion cancelled", ingestion=str(self.ingestion_id))
+        self._unplaced += [item.outcome.sha256 for item in batch if isinstance(item.outcome, StoredImage)]
+        for sha256 in set(self._unplaced):
+            _remove_unused(self.database, self.store, sha256)
 
     def finish(self, state: str, error: str | None) -> None:
         self._persist(lambda session: gallery.finish_ingestion(session, self.ingestion_id, state, error))
@@ -186,7 +195,7 @@ class _Intake:
         except GalleryError as error:
             self.failure = error
 
-    def _saved(self, entries: Iterator[Entry]) -> Iterator[_Saved]:
+    def _saved(self, entries: Iterator[Entry]) -> Generator[_Saved, None, None]:
         """Entries in their order, their files saved a few ahead by threads, until the disk is full."""
         waiting: deque[tuple[Entry, Future[StoredImage] | None]] = deque()
         with ThreadPoolExecutor(SAVE_THREADS, thread_name_prefix="save") as pool:
@@ -200,9 +209,15 @@ class _Intake:
                     yield _outcome(*waiting.popleft())
             except StorageFull as error:
                 self.failure = error
+            finally:
+                for _, save in waiting:
+                    if save is not None and save.exception() is None:
+                        self._unplaced.append(save.result().sha256)
 
     def _write(self, session: Session, batch: list[_Saved]) -> list[str]:
         """The images of a batch and their lines in the ledger. Returns the files whose image was refused."""
+        if not gallery.take_ingestion(session, self.ingestion_id, self.presence.key):
+            raise _Cancelled
         first = batch[0].entry.position
         written = gallery.ingestion_items(session, self.ingestion_id, after=first - 1, limit=1)
         if written and written[0].position == first:
@@ -212,18 +227,24 @@ class _Intake:
         rejected = []
         for item in batch:
             outcome: Added | Problem
-            if isinstance(item.outcome, StoredImage):
+            if isinstance(item.outcome, Problem):
+                outcome = item.outcome
+            else:
                 try:
-                    outcome = _add(session, self.store, item, self.limits, self.register_cameras)
+                    outcome = self._add_or_change(session, item)
                 except (DatabaseUnavailable, StorageFull):
                     raise
                 except GalleryError as error:
-                    rejected.append(item.outcome.sha256)
+                    if item.outcome is not None:
+                        rejected.append(item.outcome.sha256)
                     outcome = Problem(error.code, str(error), pointer_of(error))
-            else:
-                outcome = item.outcome
             _note(session, self.ingestion_id, item.entry, outcome)
         return rejected
+
+    def _add_or_change(self, session: Session, item: _Saved) -> Added:
+        if item.outcome is None:
+            return _change(session, item.entry, self.register_cameras)
+        return _add(session, self.store, item, self.limits, self.register_cameras)
 
     def _persist(self, work: Callable[[Session], T]) -> T:
         """Run work in a transaction, again while the database is away, until it stays away."""
@@ -254,7 +275,6 @@ def _batches(items: Iterator[_Saved]) -> Iterator[list[_Saved]]:
 
 def _outcome(entry: Entry, save: Future[StoredImage] | None) -> _Saved:
     if save is None:
-        assert entry.problem is not None, "an entry has its bytes or its problem"
         return _Saved(entry, entry.problem)
     try:
         return _Saved(entry, save.result())
@@ -296,17 +316,36 @@ def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits,
         tags=metadata.tags,
         attributes=metadata.attributes,
     )
-    try:
-        added = gallery.add_image(session, image)
-    except UnknownCamera:
-        if not register_cameras or metadata.camera_id is None:
-            raise
-        with suppress(CameraExists):  # somebody else added it just now
-            gallery.add_camera(session, metadata.camera_id)
-        added = gallery.add_image(session, image)
+    added = _with_camera(session, metadata, register_cameras, lambda: gallery.add_image(session, image))
     if not store.path(stored.sha256).exists():  # from here on, add_image keeps others from removing it
         store.save(data, limits)
     return added
+
+
+def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:
+    """What a line without a file says about an image that is there."""
+    metadata = entry.metadata
+    assert metadata is not None and metadata.external_id is not None
+    changes = {name: getattr(metadata, name) for name in entry.changes}
+    if "tags" in changes:
+        changes["tags"] = list(metadata.tags)
+
+    def change() -> Added:
+        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256)
+
+    return _with_camera(session, metadata, register_cameras, change)
+
+
+def _with_camera(session: Session, metadata: ItemMetadata, register_cameras: bool, work: Callable[[], Added]) -> Added:
+    """Do the work; if only its camera is unknown, and that may be added, add it and do the work again."""
+    try:
+        return work()
+    except UnknownCamera:
+        if not register_cameras or metadata.camera_id is None:
+            raise
+    with suppress(CameraExists):  # somebody else added it just now
+        gallery.add_camera(session, metadata.camera_id)
+    return work()
 
 
 def _remove_unused(database: Database, store: ImageStore, sha256: str) -> None:

@@ -10,10 +10,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, case, func, insert, select, update
+from sqlalchemy import Select, and_, case, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from indexer.embeddings import WORK_CHANNEL
+from indexer.errors import IngestionFinished, NotFound, NothingToRetry
 from indexer.tables import Checkpoint, Embedding, Image, Ingestion, IngestionItem, new_id
+
+CANCELLED = "It was cancelled. What was in by then is kept; send the same again for the rest."
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,67 @@ class ItemRecord:
     pointer: str | None
 
 
-def create_ingestion(session: Session, source: str) -> UUID:
-    """Begin an ingestion; it is `receiving` until `finish_ingestion`."""
-    id = new_id()
-    session.execute(insert(Ingestion).values(id=id, source=source, state="receiving"))
+def create_ingestion(session: Session, source: str, *, id: UUID | None = None, owner: int | None = None) -> UUID:
+    """Begin an ingestion; it is `receiving` until `finish_ingestion`. `owner` is the `Presence.key` of who reads it."""
+    id = id or new_id()
+    session.execute(insert(Ingestion).values(id=id, source=source, state="receiving", owner=owner))
     return id
+
+
+def take_ingestion(session: Session, id: UUID, owner: int) -> bool:
+    """Go on with an ingestion as its owner; False when it was cancelled. Holds it until the transaction ends.
+
+    If it was given up, because its owner seemed to be gone for a moment, it is taken up again.
+    """
+    state = session.scalar(select(Ingestion.state).where(Ingestion.id == id).with_for_update())
+    if state == "cancelled":
+        return False
+    values = {"state": "receiving", "owner": owner, "error": None, "finished_at": None}
+    mine = (Ingestion.id == id, or_(Ingestion.state != "receiving", Ingestion.owner.is_distinct_from(owner)))
+    session.execute(update(Ingestion).where(*mine).values(values))
+    return True
+
+
+def cancel_ingestion(session: Session, id: UUID) -> None:
+    """Stop an ingestion: no image comes in after this is committed, what is in stays.
+
+    Raises NotFound, and IngestionFinished when all of it was read.
+    """
+    state = session.scalar(select(Ingestion.state).where(Ingestion.id == id).with_for_update())
+    if state is None:
+        raise NotFound(f"There is no ingestion {id}.")
+    if state in ("done", "failed"):
+        raise IngestionFinished("This ingestion is over; nothing more comes in from it. Delete images you do not want.")
+    values = {"state": "cancelled", "error": CANCELLED, "finished_at": func.now()}
+    session.execute(update(Ingestion).where(Ingestion.id == id, Ingestion.state != "cancelled").values(values))
+
+
+def retry_failed(session: Session, id: UUID) -> int:
+    """Have the images of an ingestion that failed to be embedded embedded again; returns how many.
+
+    Raises NotFound, and NothingToRetry with a sentence that says what to do instead.
+    """
+    found = session.get(Ingestion, id, populate_existing=True)
+    if found is None:
+        raise NotFound(f"There is no ingestion {id}.")
+    accepted = (
+        select(Image.row)
+        .join(IngestionItem, IngestionItem.image_id == Image.id)
+        .where(IngestionItem.ingestion_id == id, IngestionItem.state == "accepted")
+    )
+    again = {"state": "pending", "attempts": 0, "error": None, "run_at": func.statement_timestamp()}
+    failed = (Embedding.state == "failed", Embedding.image_row.in_(accepted))
+    rows = session.scalars(update(Embedding).where(*failed).values(again).returning(Embedding.image_row)).all()
+    if not rows:
+        raise NothingToRetry(f"{_nothing_failed(found)} Then send it again: what is in already is kept.")
+    session.execute(select(func.pg_notify(WORK_CHANNEL, "")))
+    return len(set(rows))
+
+
+def _nothing_failed(ingestion: Ingestion) -> str:
+    if ingestion.state in ("failed", "cancelled"):
+        return f"No image of this ingestion failed; the whole was broken off. {ingestion.error or ''} Mend the cause."
+    return "No image of this ingestion failed to be embedded. What was rejected has to be corrected."
 
 
 def add_item(
@@ -89,10 +149,11 @@ def _readable(text: str) -> str:
 
 
 def finish_ingestion(session: Session, id: UUID, state: str, error: str | None = None) -> None:
-    """All of it was read (`done`), or it was broken off (`failed`, with a sentence why)."""
+    """All of it was read (`done`), or it was broken off (`failed`, with a sentence why). `cancelled` stays."""
     total = select(func.count()).where(IngestionItem.ingestion_id == id).scalar_subquery()
-    values = {"state": state, "error": error and _readable(error), "total": total, "finished_at": func.now()}
-    session.execute(update(Ingestion).where(Ingestion.id == id).values(values))
+    session.execute(update(Ingestion).where(Ingestion.id == id).values(total=total))
+    values = {"state": state, "error": error and _readable(error), "finished_at": func.now()}
+    session.execute(update(Ingestion).where(Ingestion.id == id, Ingestion.state != "cancelled").values(values))
 
 
 def ingestion(session: Session, id: UUID) -> IngestionRecord | None:

@@ -15,7 +15,18 @@ from typing import Any
 
 from indexer.errors import ExternalIdConflict, GalleryError, InvalidMetadata, TimeWithoutZone, UnknownCamera
 
-FIELDS = ("external_id", "file", "sha256", "camera_id", "captured_at", "track_id", "identity", "tags", "attributes")
+FIELDS = (
+    "external_id",
+    "file",
+    "sha256",
+    "camera_id",
+    "captured_at",
+    "track_id",
+    "identity",
+    "tags",
+    "attributes",
+    "path",
+)
 MAX_STRING = 255
 MAX_PATH = 1024
 MAX_TAGS, MAX_TAG = 50, 64
@@ -60,7 +71,7 @@ class ItemMetadata:
 def parse_metadata(line: Mapping[str, Any]) -> ItemMetadata:
     """A decoded JSON object -> ItemMetadata, its time in UTC.
 
-    Raises InvalidField or TimeWithoutZone; `pointer_of` tells which field it was.
+    `path` is another word for `file`. Raises InvalidField or TimeWithoutZone; `pointer_of` tells which field it was.
     """
     for name in line:
         if name not in FIELDS:
@@ -68,9 +79,11 @@ def parse_metadata(line: Mapping[str, Any]) -> ItemMetadata:
     sha256 = _string(line, "sha256")
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
         raise InvalidField("sha256", "must be 64 hexadecimal digits.")
+    if line.get("file") is not None and line.get("path") is not None:
+        raise InvalidField("path", 'is another word for "file". Leave one of them out.')
     return ItemMetadata(
         external_id=_string(line, "external_id"),
-        file=_string(line, "file", MAX_PATH),
+        file=_string(line, "file", MAX_PATH) or _string(line, "path", MAX_PATH),
         sha256=sha256.lower() if sha256 else None,
         camera_id=_string(line, "camera_id"),
         captured_at=_time(line.get("captured_at")),

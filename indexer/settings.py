@@ -36,6 +36,8 @@ class GallerySettings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint: Path | None = Field(None, description="a checkpoint file; empty: the one shipped with the program")
     index: str = Field("flat", description="the kind of vector index")
+    index_snapshot_seconds: float = Field(60, ge=0, description="how often a changed index goes to disk; 0: never")
+    index_check_seconds: float = Field(60, gt=0, description="how often the index is compared with the database")
 
     max_image_bytes: int = Field(20 * MiB, gt=0)
     max_image_pixels: int = Field(40_000_000, gt=0)
@@ -43,6 +45,9 @@ class GallerySettings(BaseSettings):
     archive_max_entries: int = Field(100_000, gt=0)
     archive_max_total_bytes: int = Field(20 * GiB, gt=0, description="of all files of an archive, unpacked")
     archive_max_ratio: int = Field(200, gt=0, description="unpacked bytes per packed byte")
+    archive_max_depth: int = Field(32, gt=0, description="folders above a file")
+    manifest_max_line_bytes: int = Field(64 * 1024, ge=1024, description="of one line of metadata.jsonl")
+    intake_roots: tuple[str, ...] = Field((), description="folders and object stores whose manifests may be named")
 
     lease_seconds: float = Field(60, gt=0, le=3600, description="how long a worker may be silent about its images")
     batch_size: int = Field(32, gt=0)

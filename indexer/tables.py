@@ -13,6 +13,7 @@ import uuid_utils
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -158,6 +159,8 @@ class Embedding(Base):
     lease_token: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
     vector: Mapped[bytes | None] = mapped_column(LargeBinary)  # float32, little endian, (dim,)
+    # Tells vectors apart without reading them: a copy of them elsewhere is compared by this.
+    digest: Mapped[bytes | None] = mapped_column(LargeBinary, Computed("substr(sha256(vector), 1, 8)", persisted=True))
     seq: Mapped[int | None] = mapped_column(BigInteger)
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -175,10 +178,10 @@ class RemovedImage(Base):
 
 
 class Ingestion(Base):
-    """One delivery of images. `total` is known once all of it was read."""
+    """One delivery of images. `total` is known once all of it was read; `owner` is the process that reads it."""
 
     __tablename__ = "ingestion"
-    __table_args__ = (CheckConstraint("state IN ('open', 'receiving', 'done', 'failed')", name="state"),)
+    __table_args__ = (CheckConstraint("state IN ('open', 'receiving', 'done', 'failed', 'cancelled')", name="state"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     state: Mapped[str] = mapped_column(server_default=text("'open'"))
@@ -187,6 +190,7 @@ class Ingestion(Base):
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+    owner: Mapped[int | None]  # the key of its lock, see presence.py
 
 
 class IngestionItem(Base):
@@ -206,6 +210,19 @@ class IngestionItem(Base):
     pointer: Mapped[str | None]
 
 
+class IdempotencyKey(Base):
+    """A request that was carried out: sent again under its key, it gets the same answer."""
+
+    __tablename__ = "idempotency_key"
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    resource_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class Search(Base):
     """A search and its ranking, frozen so that its pages stay what they were."""
 
@@ -217,3 +234,6 @@ class Search(Base):
     results: Mapped[list[dict[str, Any]]]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+from indexer import governance_tables  # noqa: E402, F401  (its tables are part of the metadata, too)

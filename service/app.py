@@ -5,6 +5,7 @@ There is no authentication yet: settings refuse any address but loopback unless 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from indexer import gallery
+from indexer import gallery, journal, snapshots
 from indexer.database import Database, open_database, transaction
+from indexer.erasure import Eraser
 from indexer.images import ImageStore
 from indexer.intake import recover_interrupted
 from indexer.replica import Replica
@@ -27,10 +29,12 @@ from service.intake_queue import IntakeQueue
 from service.logs import configure_logs
 from service.openapi import describe
 from service.operations import embed_canaries
-from service.routes import cameras, images, ingestions, operations, searches
+from service.routes import cameras, erasures, holds, images, ingestions, operations, retention, searches
 from service.settings import ServiceSettings
+from service.sweeper import Sweeper
 
 PAGE = Path(__file__).parent / "page"
+ROUTES = (searches, images, ingestions, cameras, erasures, holds, retention, operations)
 
 
 def create_app(
@@ -65,7 +69,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    routers = [routes.router for routes in (searches, images, ingestions, cameras, operations)]
+    routers = [routes.router for routes in ROUTES]
     for router in routers:
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
     app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
@@ -93,16 +97,26 @@ def open_context(
         net = str(encoder.info.get("net"))
         gallery.ensure_checkpoint(session, encoder.checkpoint_id, net, encoder.dim, encoder.info, path)
         recover_interrupted(session)
-    replica = Replica(database, encoder, settings.index)
+    on_disk = settings.data_dir / snapshots.FOLDER
+    if not settings.index_snapshot_seconds and on_disk.exists():
+        shutil.rmtree(on_disk)  # nobody would remove from it what is erased from here on
+    kept = on_disk if settings.index_snapshot_seconds else None
+    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes)
     replica.load()
-    replica.start_following(settings.poll_seconds)
+    replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)
     store = ImageStore(settings.data_dir / "images")
     store.remove_leftovers()
+    eraser = Eraser(database, store, settings.data_dir / journal.NAME, replica)
+    eraser.replay()  # before anything is served: the database may have been restored from an old backup
+    eraser.resume()
+    sweeper = Sweeper(eraser, settings)
+    sweeper.start()
+    stack.callback(sweeper.stop)
     intake = IntakeQueue(database, store, settings)
     intake.start()
     stack.callback(intake.stop)
-    return Context(settings, database, store, replica, intake, embed_canaries(encoder))
+    return Context(settings, database, store, replica, intake, eraser, embed_canaries(encoder))
 
 
 def checkpoint_path(settings: ServiceSettings) -> Path:

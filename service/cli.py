@@ -11,7 +11,6 @@ import csv
 import json
 import signal
 import sys
-import tempfile
 import threading
 from contextlib import ExitStack
 from datetime import datetime
@@ -24,6 +23,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.governance_cli import backup_app, erase
+
 app = typer.Typer(
     name="person-search",
     help="Find a person in camera images from a description, a photo, or both.",
@@ -35,6 +36,8 @@ config_app = typer.Typer(help="Settings of the service and the worker.", no_args
 checkpoint_app = typer.Typer(help="Trained networks.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.command()(erase)
+app.add_typer(backup_app, name="backup")
 
 console = Console()
 errors = Console(stderr=True)
@@ -167,7 +170,13 @@ def worker() -> None:
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="A zip with metadata.jsonl, or a folder with or without one.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A zip or tar with metadata.jsonl, a folder with or without one, a manifest (.jsonl) with its files, "
+            "or the URL of a manifest the service reads by itself, as file:///srv/deliveries/metadata.jsonl."
+        ),
+    ],
     url: Url = DEFAULT_URL,
     register_cameras: Annotated[
         bool, typer.Option("--register-cameras", help="Create cameras that are not known yet.")
@@ -175,17 +184,26 @@ def ingest(
     camera: Annotated[str | None, typer.Option(help="Camera of all images of a folder without metadata.jsonl.")] = None,
     rejected: Annotated[Path | None, typer.Option(help="Write the rejected rows to this CSV file.")] = None,
 ) -> None:
-    """Add the images of a zip or folder and wait until they are searchable."""
+    """Add images in bulk and wait until they are searchable. Lines that name no file change images already there."""
     from service.client import Client
-    from service.upload import follow_with_progress, open_archive
+    from service.upload import follow_with_progress, open_upload
 
-    with Client(url) as client, tempfile.TemporaryDirectory() as scratch:
-        with open_archive(source, Path(scratch), camera) as archive:
-            ingestion = client.ingest_zip(archive, register_cameras=register_cameras)
+    with Client(url) as client:
+        if "://" in source:
+            ingestion = client.ingest_reference(source, register_cameras)
+        else:
+            with open_upload(Path(source), camera) as upload:
+                ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras)
         state = follow_with_progress(client, ingestion["id"], console)
-        if state["error"]:
-            _fail(state["error"])
         bad = [row for kind in ("rejected", "failed") for row in client.items(ingestion["id"], kind)]
+    _report(bad, rejected)
+    if state["error"]:
+        _fail(state["error"])
+    raise typer.Exit(1 if bad else 0)
+
+
+def _report(bad: list[dict[str, Any]], rejected: Path | None) -> None:
+    """The rows that were not added: all of them to a CSV file, or the first ones as a table."""
     if rejected is not None:
         with rejected.open("w", newline="") as out:
             writer = csv.DictWriter(
@@ -200,7 +218,6 @@ def ingest(
         console.print(table)
         if len(bad) > 20:
             console.print(f"... and {len(bad) - 20} more; --rejected FILE writes them all to a CSV file.")
-    raise typer.Exit(1 if bad else 0)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -88,17 +88,33 @@ class Client:
     def add_camera(self, camera: Json) -> Json:
         return self._json("POST", "/api/v1/cameras", json=camera)
 
+    def ingest(
+        self,
+        chunks: Iterable[bytes],
+        media_type: str,
+        register_cameras: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Stream one delivery. Returns the ingestion as accepted; follow it with ``follow``."""
+        headers = {"Content-Type": media_type, **({"Idempotency-Key": idempotency_key} if idempotency_key else {})}
+        parameters = {"register_cameras": register_cameras}
+        path = "/api/v1/ingestions"
+        return self._json("POST", path, params=parameters, content=chunks, headers=headers, timeout=None)
+
     def ingest_zip(self, archive: BinaryIO, register_cameras: bool = False) -> Json:
-        """Stream one zip with metadata.jsonl. Returns the ingestion as accepted; follow it with ``follow``."""
-        chunks = iter(lambda: archive.read(1 << 20), b"")
-        return self._json(
-            "POST",
-            "/api/v1/ingestions",
-            params={"register_cameras": register_cameras},
-            content=chunks,
-            headers={"Content-Type": "application/zip"},
-            timeout=None,
-        )
+        """Stream one zip with metadata.jsonl."""
+        return self.ingest(iter(lambda: archive.read(1 << 20), b""), "application/zip", register_cameras)
+
+    def ingest_reference(self, manifest: str, register_cameras: bool = False) -> Json:
+        """Have the service read a manifest by itself: a path or URL below one of its PERSON_SEARCH_INTAKE_ROOTS."""
+        parameters = {"register_cameras": register_cameras}
+        return self._json("POST", "/api/v1/ingestions", params=parameters, json={"manifest": manifest}, timeout=None)
+
+    def retry(self, ingestion_id: str) -> Json:
+        return self._json("POST", f"/api/v1/ingestions/{ingestion_id}/retry")
+
+    def cancel(self, ingestion_id: str) -> Json:
+        return self._json("POST", f"/api/v1/ingestions/{ingestion_id}/cancel")
 
     def ingestion(self, ingestion_id: str) -> Json:
         return self._json("GET", f"/api/v1/ingestions/{ingestion_id}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.database import Database
+from indexer.erasure import Eraser
 from indexer.images import ImageStore
 from indexer.replica import Replica
 from service.intake_queue import IntakeQueue
@@ -44,6 +45,7 @@ class Context:
     store: ImageStore
     replica: Replica[QueryEncoder]
     intake: IntakeQueue
+    eraser: Eraser
     canaries: dict[str, Vectors]
 
 

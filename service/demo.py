@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,7 +33,7 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
     from indexer.database import open_database
     from service.cli import print_ranking
     from service.settings import ServiceSettings
-    from service.upload import follow_with_progress, open_archive
+    from service.upload import follow_with_progress, open_upload
 
     port = _claim_port(port)
     os.environ["PERSON_SEARCH_DATA_DIR"] = str(data.resolve())
@@ -44,15 +43,14 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
         signal.signal(number, _interrupt)
     try:
         with ExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             with console.status("Starting PostgreSQL, the service and the worker"):
                 stack.enter_context(open_database(ServiceSettings()))
                 processes = [stack.enter_context(_child(name, data / f"{name}.log")) for name in ("serve", "worker")]
                 client = stack.enter_context(Client(url))
                 _wait_until_ready(client, processes, data)
             console.print(f"Adding the demo gallery ({GALLERY.name}) over the API")
-            with open_archive(GALLERY, scratch) as archive:
-                ingestion = client.ingest_zip(archive, register_cameras=True)
+            with open_upload(GALLERY) as upload:
+                ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras=True)
             follow_with_progress(client, ingestion["id"], console)
             console.print(f'\n[bold]"{EXAMPLE}"[/]')
             print_ranking(client.search({"query": {"text": EXAMPLE}, "limit": 10}), console)

@@ -46,6 +46,8 @@ KINDS: dict[str, Kind] = {
     "method_not_allowed": Kind(405, "Method not allowed", "PUT is not possible at /api/v1/cameras."),
     "external_id_conflict": Kind(409, "External id in use", "The external id north-17 belongs to another image."),
     "camera_exists": Kind(409, "Camera exists", "There is already a camera station-north."),
+    "ingestion_finished": Kind(409, "Ingestion is over", "This ingestion is over; nothing more comes in from it."),
+    "nothing_to_retry": Kind(409, "Nothing to retry", "No image of this ingestion failed to be embedded."),
     "no_text_branch": Kind(409, "No text search", "The active checkpoint has no text branch; search by image."),
     "not_indexed": Kind(409, "Not searchable yet", "This image is not embedded yet; try again in a moment."),
     "expired": Kind(410, "Search expired", "This search expired 24 hours after it was made; run it again."),
@@ -64,7 +66,14 @@ KINDS: dict[str, Kind] = {
     "time_without_zone": Kind(422, "Time without zone", "captured_at has no zone. Write 2026-09-01T18:00:00Z."),
     "unknown_camera": Kind(422, "Unknown camera", "There is no camera 'nroth'. Create it first or correct its name."),
     "unknown_image": Kind(422, "Unknown image", f"There is no image {EXAMPLE_ID} to search with."),
+    "idempotency_conflict": Kind(
+        422, "Key used before", "This Idempotency-Key was sent with another request within 24 hours."
+    ),
     "invalid_archive": Kind(422, "Invalid archive", "The archive is not a zip file."),
+    "reason_names_person": Kind(
+        422, "Reason names the person", "The reason is kept in the receipt. Write it without 'north-000123'."
+    ),
+    "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "queue_full": Kind(503, "Too many archives waiting", "8 archives are waiting already. Try again later."),

@@ -1,29 +1,35 @@
-"""Archives that were received and wait to be taken in: one thread, one archive at a time, a bounded number waiting.
+"""Deliveries that were received and wait to be taken in: one thread, one delivery at a time, a bounded number waiting.
 
-What is taken in, and how, is `indexer.intake`. An archive lives in a file without a name, so nothing is left behind
+What is taken in, and how, is `indexer.intake`. A delivery lives in a file without a name, so nothing is left behind
 however the process ends; what was interrupted is marked in the ledger at the next start.
 """
 
 from __future__ import annotations
 
 import queue
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO
 from uuid import UUID
 
 import structlog
 
 from indexer import gallery
-from indexer.archives import Entries, Entry, read_zip
 from indexer.database import Database, transaction
+from indexer.idempotency import remember
 from indexer.images import ImageStore
 from indexer.intake import ingest_entries
+from indexer.items import Entries, Entry
+from indexer.presence import Presence
+from indexer.tables import new_id
 from service.errors import Refusal
+from service.operations import refuse_when_full
 from service.settings import ServiceSettings
+from service.spool import Spool
+
+SCOPE = "ingestions"  # of idempotency keys
 
 log = structlog.get_logger(__name__)
 
@@ -33,28 +39,40 @@ class Stopped(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """What arrived. `open` makes entries of the spooled file; two equal deliveries have equal fingerprints."""
+
+    source: str
+    open: Callable[[BinaryIO], Entries]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Job:
-    """One archive, its directory checked."""
+    """One delivery, its directory checked."""
 
     ingestion_id: UUID
-    file: BinaryIO
+    spool: Spool
     entries: Entries
     source: str
     register_cameras: bool
 
 
 class IntakeQueue:
-    """Start it once; `place` reserves room for one archive, from before its first byte to the end of its intake."""
+    """Start it once; `place` reserves room for one delivery, from before its first byte to the end of its intake."""
 
     def __init__(self, database: Database, store: ImageStore, settings: ServiceSettings) -> None:
         self.database, self.store, self.settings = database, store, settings
         self._places = threading.BoundedSemaphore(settings.ingestion_queue)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._totals: dict[UUID, int] = {}
+        self._presence = Presence(database)
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def start(self) -> None:
+        """Raises DatabaseUnavailable."""
+        self._presence.__enter__()
         self._thread.start()
 
     def stop(self) -> None:
@@ -62,14 +80,15 @@ class IntakeQueue:
         self.stopping.set()
         self._jobs.put(None)
         self._thread.join()
+        self._presence.__exit__(None, None, None)
 
     def total(self, ingestion_id: UUID) -> int | None:
-        """How many items the archive's directory announces, while it waits or is under way."""
+        """How many items the delivery announces, while it waits or is under way."""
         return self._totals.get(ingestion_id)
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """Room for one archive; given back unless it was submitted. Raises Refusal when there is none."""
+        """Room for one delivery; given back unless it was submitted. Raises Refusal when there is none."""
         if self.stopping.is_set() or not self._places.acquire(blocking=False):
             most = self.settings.ingestion_queue
             raise Refusal("queue_full", f"{most} archives are waiting or arriving already. Try again later.")
@@ -81,15 +100,25 @@ class IntakeQueue:
             if place is None or not place.submitted:
                 self._places.release()
             if place is not None and not place.submitted:
-                place.file.close()
+                place.spool.close()
 
-    def submit(self, file: BinaryIO, source: str, register_cameras: bool) -> UUID:
-        """Check the archive's directory and line it up. Raises ArchiveError."""
-        entries = read_zip(file, self.settings)
+    def submit(self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None) -> UUID:
+        """Check what the delivery's directory shows and line it up, or find it lined up before under this key.
+
+        Raises ArchiveError and IdempotencyConflict.
+        """
+        entries = delivery.open(place.spool.file)
+        ingestion_id = new_id()
         with transaction(self.database.engine) as session:
-            ingestion_id = gallery.create_ingestion(session, source)
+            if key is not None:
+                fingerprint = f"{delivery.fingerprint} register_cameras={register_cameras}"
+                earlier = remember(session, SCOPE, key, fingerprint, ingestion_id)
+                if earlier != ingestion_id:
+                    return earlier
+            gallery.create_ingestion(session, delivery.source, id=ingestion_id, owner=self._presence.key)
         self._totals[ingestion_id] = entries.total
-        self._jobs.put(Job(ingestion_id, file, entries, source, register_cameras))
+        self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras))
+        place.submitted = True
         return ingestion_id
 
     def _run(self) -> None:
@@ -101,7 +130,7 @@ class IntakeQueue:
             except Exception:  # the ledger says so where it could; one bad archive must not end the thread
                 log.exception("ingestion broke off", ingestion=str(job.ingestion_id))
             finally:
-                job.file.close()
+                job.spool.close()
                 self._totals.pop(job.ingestion_id, None)
                 self._places.release()
 
@@ -110,6 +139,7 @@ class IntakeQueue:
             for entry in job.entries:
                 if self.stopping.is_set():
                     raise Stopped
+                refuse_when_full(self.settings)
                 yield entry
 
         ingest_entries(
@@ -120,21 +150,13 @@ class IntakeQueue:
             register_cameras=job.register_cameras,
             limits=self.settings,
             ingestion_id=job.ingestion_id,
+            presence=self._presence,
         )
 
 
 class Place:
-    """Room for one archive: a file to write it to."""
+    """Room for one delivery: a spool to write it to."""
 
     def __init__(self, intake: IntakeQueue) -> None:
-        self._intake = intake
+        self.spool = Spool(intake.settings)
         self.submitted = False
-        folder = intake.settings.data_dir / "archives"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = cast("BinaryIO", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (the queue closes it)
-
-    def submit(self, source: str, register_cameras: bool) -> UUID:
-        """Hand the written archive over. Raises ArchiveError for what its directory shows."""
-        ingestion_id = self._intake.submit(self.file, source, register_cameras)
-        self.submitted = True
-        return ingestion_id

@@ -15,7 +15,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.schemas import CameraRequest, ImageMetadata, Problem, SearchRequest
+from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
+from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
 
 DESCRIPTION = """\
 Find a person in camera images from a description, a photo, or both.
@@ -23,7 +24,17 @@ Find a person in camera images from a description, a photo, or both.
 Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone and answered in UTC. Errors are
 `application/problem+json` (RFC 9457). Every answer carries `X-Request-Id`, which the log names too."""
 
-BY_HAND: list[type[BaseModel]] = [SearchRequest, ImageMetadata, CameraRequest, Problem]
+BY_HAND: list[type[BaseModel]] = [
+    SearchRequest,
+    ImageMetadata,
+    CameraRequest,
+    ReferenceRequest,
+    IngestionProgress,
+    ErasureRequest,
+    HoldRequest,
+    PolicyRequest,
+    Problem,
+]
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}
 
 

@@ -309,7 +309,7 @@ class ItemCounts(ResponseBody):
 
 class IngestionResponse(ResponseBody):
     id: UUID
-    state: Literal["open", "receiving", "done", "failed"]
+    state: Literal["open", "receiving", "done", "failed", "cancelled"]
     source: str
     total: int | None = Field(description="Items in the archive, once known")
     counts: ItemCounts
@@ -317,6 +317,22 @@ class IngestionResponse(ResponseBody):
     error: str | None
     created_at: datetime
     finished_at: datetime | None
+
+
+class IngestionProgress(IngestionResponse):
+    """The data of one event."""
+
+    rate: float | None = Field(description="Items a second over the last half minute, once that can be told")
+    seconds_left: float | None = Field(description="Until nothing is pending, at this rate")
+
+
+class ReferenceRequest(RequestBody):
+    """A manifest that the service can read by itself."""
+
+    manifest: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(
+        description="A path, or a URL like s3://bucket/day/metadata.jsonl, below one of PERSON_SEARCH_INTAKE_ROOTS; "
+        "its lines name files beside it"
+    )
 
 
 class IngestionItem(ResponseBody):

@@ -25,6 +25,8 @@ class ServiceSettings(GallerySettings):
     ingestion_queue: int = Field(8, gt=0, description="archives that may wait for their turn")
     search_limit_max: int = Field(SEARCH_LIMIT_MAX, ge=1, le=SEARCH_LIMIT_MAX, description="results of one search")
     min_free_bytes: int = Field(256 * MiB, ge=0, description="with less free disk nothing is accepted any more")
+    sweep_seconds: float = Field(3600, gt=0, description="between two sweeps of what is too old or left behind")
+    orphan_grace_seconds: float = Field(86_400, ge=0, description="how old a file that no image shows must be to go")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

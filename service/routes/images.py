@@ -17,6 +17,7 @@ from indexer.gallery import ImageRecord
 from indexer.images import MEDIA_TYPES, THUMBNAIL_MEDIA_TYPE
 from indexer.intake import ingest_one
 from indexer.metadata import ItemMetadata, parse_metadata
+from indexer.traces import Selection
 from service.context import CurrentContext, current
 from service.errors import Refusal, documented
 from service.operations import refuse_when_full
@@ -81,10 +82,10 @@ def checked_metadata(text: str) -> ItemMetadata:
         raise Refusal("malformed", f"The part 'metadata' is not valid JSON: {error}.") from error
     if not isinstance(line, dict):
         raise Refusal("invalid_metadata", "The part 'metadata' must be a JSON object.", "/metadata")
-    if "file" in line:
-        raise Refusal(
-            "invalid_metadata", "The field 'file' is for archives; here the part 'image' is the file.", "/file"
-        )
+    for name in ("file", "path"):
+        if name in line:
+            sentence = f"The field {name!r} is for archives; here the part 'image' is the file."
+            raise Refusal("invalid_metadata", sentence, f"/{name}")
     return parse_metadata(line)
 
 
@@ -162,16 +163,16 @@ def get_image(context: CurrentContext, image_id: UUID) -> ImageResponse:
 @router.delete(
     "/{image_id}",
     status_code=204,
-    responses=documented("cross_origin", "not_found", "database_unavailable"),
+    responses=documented("cross_origin", "not_found", "legal_hold", "database_unavailable"),
 )
 def delete_image(context: CurrentContext, image_id: UUID) -> None:
-    """Delete one image for good: row, embeddings, file and thumbnail. It vanishes from searches at once."""
+    """Delete one image for good, as an erasure: row, embeddings, file and thumbnail. It vanishes from searches at once.
+
+    Not while it is under legal hold.
+    """
     with transaction(context.database.engine) as session:
-        sha256 = gallery.delete_image(session, image_id)
-    if sha256 is not None:
-        with transaction(context.database.engine) as session:
-            if gallery.unused_file(session, sha256):
-                context.store.remove(sha256)
+        existing(gallery.image_by_id(session, image_id), image_id)
+    context.eraser.erase(Selection(image_ids=(image_id,)), "Deleted by its id.")
 
 
 @router.get(
@@ -199,7 +200,11 @@ def get_content(
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if variant == "thumb":
-        return Response(context.store.thumbnail(image.sha256), media_type=THUMBNAIL_MEDIA_TYPE, headers=headers)
+        with transaction(context.database.engine) as session:
+            gallery.hold_file(session, image.sha256)  # an erasure waits, or was here before: it must leave no thumbnail
+            existing(gallery.image_by_id(session, image_id), image_id)
+            small = context.store.thumbnail(image.sha256)
+        return Response(small, media_type=THUMBNAIL_MEDIA_TYPE, headers=headers)
     try:
         data = context.store.path(image.sha256).read_bytes()
     except FileNotFoundError as error:

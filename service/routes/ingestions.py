@@ -1,32 +1,42 @@
-"""Batch intake: receive an archive, then tell what became of each of its items."""
+"""Batch intake: receive a delivery of images, tell what became of each of its items, stop it, try failed ones again."""
 
 from __future__ import annotations
 
-import shutil
-from typing import IO, Annotated, Any
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from indexer import gallery
 from indexer.database import transaction
-from indexer.errors import NotFound
+from indexer.errors import DatabaseUnavailable, NotFound
 from indexer.gallery import IngestionRecord
 from service.context import Context, CurrentContext
-from service.errors import Refusal, documented
+from service.errors import documented
 from service.operations import refuse_when_full
-from service.routes.bodies import FILE, expect, form_content, limited, read_form, request_body
+from service.progress import Pace
+from service.routes.bodies import request_body
+from service.routes.deliveries import CONTENTS, receive
 from service.routes.images import LOCATION
-from service.schemas import EXAMPLE_ID, IngestionItem, IngestionItems, IngestionResponse, ItemCounts, ItemState
+from service.schemas import (
+    EXAMPLE_ID,
+    IngestionItem,
+    IngestionItems,
+    IngestionProgress,
+    IngestionResponse,
+    ItemCounts,
+    ItemState,
+)
 
 router = APIRouter(prefix="/api/v1/ingestions", tags=["ingestions"])
 
-BUFFER = 1024 * 1024
-FORM_OVERHEAD = 64 * 1024
-ZIP = {"application/zip": {"schema": FILE}}
-ZIP_FORM = form_content(["archive"], {"archive": "(the zip)"}, archive=FILE)
+HEARTBEAT_SECONDS = 15.0  # between two signs of life on a stream of events: proxies cut silent connections
 
 EXAMPLE_INGESTION: dict[str, Any] = {
     "id": EXAMPLE_ID,
@@ -56,6 +66,26 @@ EXAMPLE_ITEMS = {
 }
 
 
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "done"]},
+        "data": {"type": "string", "description": "An IngestionProgress as JSON"},
+    },
+    "required": ["event", "data"],
+}
+EXAMPLE_EVENTS = """\
+event: progress
+data: {"id": "0199a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "state": "receiving", ..., "rate": 41.5, "seconds_left": 4.3}
+
+: still here
+
+event: done
+data: {"id": "0199a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "state": "done", ..., "rate": 41.2, "seconds_left": 0.0}
+
+"""
+
+
 @router.post(
     "",
     status_code=202,
@@ -70,50 +100,40 @@ EXAMPLE_ITEMS = {
             "body_too_large",
             "unsupported_media_type",
             "invalid_archive",
+            "idempotency_conflict",
             "queue_full",
             "database_unavailable",
             "storage_full",
         ),
     },
-    openapi_extra=request_body(ZIP, ZIP_FORM),
+    openapi_extra=request_body(*CONTENTS),
 )
 async def create_ingestion(
-    context: CurrentContext, request: Request, response: Response, register_cameras: bool = False
+    context: CurrentContext,
+    request: Request,
+    response: Response,
+    register_cameras: bool = False,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="Sent again within 24 hours, it gets the same ingestion"),
+    ] = None,
 ) -> IngestionResponse:
-    """Send a zip with `metadata.jsonl` in it: one JSON object a line for each image.
+    """Send images in bulk, in one of four forms; each is described by one JSON object a line.
 
-    Faults of the archive's directory are refused at once; a fault of one item rejects that item alone, in the ledger.
-    Sending the same archive twice changes nothing. `register_cameras` adds unknown cameras instead of rejecting their
-    images.
+    A zip or a tar (also gzipped) with `metadata.jsonl` in it, raw or as the form part `archive`; a form with the part
+    `manifest` and its files as parts `files`; a JSON body that names a manifest this service can read; or, as
+    `application/x-ndjson`, lines about images that are there already, by their `external_id`.
+
+    Faults of the whole are refused at once; a fault of one item rejects that item alone, in the ledger. Sending the
+    same twice changes nothing. `register_cameras` adds unknown cameras instead of rejecting their images.
     """
-    kind = expect(request, "application/zip", "multipart/form-data")
     refuse_when_full(context.settings)
     with context.intake.place() as place:
-        if kind == "application/zip":
-            await receive_stream(request, place.file, context.settings.max_ingestion_bytes)
-        else:
-            await receive_form(request, place.file, context.settings.max_ingestion_bytes)
-        ingestion_id = await run_in_threadpool(place.submit, "zip over HTTP", register_cameras)
+        delivery = await receive(request, place.spool, context.settings)
+        arguments = (place, delivery, register_cameras, idempotency_key)
+        ingestion_id = await run_in_threadpool(context.intake.submit, *arguments)
     response.headers["Location"] = f"/api/v1/ingestions/{ingestion_id}"
     return await run_in_threadpool(read_ingestion, context, ingestion_id)
-
-
-async def receive_stream(request: Request, target: IO[bytes], limit: int) -> None:
-    buffer = bytearray()
-    async for chunk in limited(request, limit):
-        buffer += chunk
-        if len(buffer) >= BUFFER:
-            await run_in_threadpool(target.write, bytes(buffer))
-            buffer.clear()
-    await run_in_threadpool(target.write, bytes(buffer))
-
-
-async def receive_form(request: Request, target: IO[bytes], limit: int) -> None:
-    async with read_form(request, limit + FORM_OVERHEAD, files=["archive"], texts=[]) as form:
-        archive = form.get("archive")
-        if not isinstance(archive, UploadFile):
-            raise Refusal("invalid_request", "The part 'archive' is missing: send the zip in it.", "/archive")
-        await run_in_threadpool(shutil.copyfileobj, archive.file, target, BUFFER)
 
 
 def read_ingestion(context: Context, ingestion_id: UUID) -> IngestionResponse:
@@ -125,7 +145,7 @@ def read_ingestion(context: Context, ingestion_id: UUID) -> IngestionResponse:
         source=found.source,
         total=context.intake.total(found.id) if found.total is None else found.total,
         counts=ItemCounts(**vars(found.counts)),
-        done=found.state in ("done", "failed") and found.counts.pending == 0,
+        done=found.state in ("done", "failed", "cancelled") and found.counts.pending == 0,
         error=found.error,
         created_at=found.created_at,
         finished_at=found.finished_at,
@@ -148,6 +168,81 @@ def existing(ingestion: IngestionRecord | None, ingestion_id: UUID) -> Ingestion
 def get_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
     """How far an ingestion is: how many items are in which state."""
     return read_ingestion(context, ingestion_id)
+
+
+@router.post(
+    "/{ingestion_id}/retry",
+    status_code=202,
+    responses={
+        202: {
+            "description": "The failed images are embedded again",
+            "content": {"application/json": {"example": EXAMPLE_INGESTION}},
+        },
+        **documented("cross_origin", "not_found", "nothing_to_retry", "database_unavailable"),
+    },
+)
+def retry_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
+    """Try the images that failed to be embedded once more. What was rejected has to be corrected and sent again."""
+    with transaction(context.database.engine) as session:
+        gallery.retry_failed(session, ingestion_id)
+    return read_ingestion(context, ingestion_id)
+
+
+@router.post(
+    "/{ingestion_id}/cancel",
+    responses={
+        200: {"content": {"application/json": {"example": {**EXAMPLE_INGESTION, "state": "cancelled"}}}},
+        **documented("cross_origin", "not_found", "ingestion_finished", "database_unavailable"),
+    },
+)
+def cancel_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
+    """Stop an ingestion that waits or is being read. What is in already stays; nothing more comes in."""
+    with transaction(context.database.engine) as session:
+        gallery.cancel_ingestion(session, ingestion_id)
+    return read_ingestion(context, ingestion_id)
+
+
+@router.get(
+    "/{ingestion_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "`progress` whenever a count changes, `done` at the end, a comment in between",
+            "content": {"text/event-stream": {"schema": EVENT, "example": EXAMPLE_EVENTS}},
+        },
+        **documented("not_found", "database_unavailable"),
+    },
+)
+async def get_events(context: CurrentContext, ingestion_id: UUID) -> Response:
+    """How far an ingestion is, told as it goes on (Server-Sent Events). The data of each event is an
+    `IngestionProgress`: the ingestion, with its rate and the time left."""
+    await run_in_threadpool(read_ingestion, context, ingestion_id)
+    return StreamingResponse(events(context, ingestion_id), media_type="text/event-stream")
+
+
+async def events(context: Context, ingestion_id: UUID) -> AsyncIterator[str]:
+    """Every change of an ingestion until nothing is pending, or the service stops."""
+    pace = Pace()
+    shown: IngestionResponse | None = None
+    spoken = time.monotonic()
+    while not context.intake.stopping.is_set():
+        now = time.monotonic()
+        state = shown
+        with suppress(DatabaseUnavailable):  # it comes back, and the stream goes on
+            state = await run_in_threadpool(read_ingestion, context, ingestion_id)
+        if state is not None:
+            pace.add(now, sum(vars(state.counts).values()) - state.counts.pending)
+        if state is not None and state != shown:
+            left = 0.0 if state.done else pace.seconds_left(state.total)
+            progress = IngestionProgress(**vars(state), rate=pace.rate, seconds_left=left)
+            yield f"event: {'done' if state.done else 'progress'}\ndata: {progress.model_dump_json()}\n\n"
+            if state.done:
+                return
+            shown, spoken = state, now
+        elif now - spoken >= HEARTBEAT_SECONDS:
+            yield ": still here\n\n"
+            spoken = now
+        await asyncio.sleep(context.settings.poll_seconds)
 
 
 @router.get(

@@ -45,6 +45,16 @@ class ProcessEncoder(GridEncoder):
         return vectors
 
 
+class FragileStore(ImageStore):
+    """Its decoder takes the process down at a poisonous picture, as a broken image library does."""
+
+    def open(self, sha256: str) -> Image.Image:
+        image = super().open(sha256)
+        if image.getpixel((0, 0)) == POISON:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return image
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
@@ -54,6 +64,7 @@ def main() -> None:
     parser.add_argument("--lease-seconds", type=float, default=2.0)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--dies-of-poison", action="store_true")
+    parser.add_argument("--decoder-dies-of-poison", action="store_true")
     given = parser.parse_args()
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
@@ -63,7 +74,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = GallerySettings(lease_seconds=given.lease_seconds, batch_size=given.batch_size, poll_seconds=0.05)
     encoder = ProcessEncoder(given.busy, given.seconds_per_image, given.dies_of_poison)
-    run(Database(connect(given.url), given.url), ImageStore(given.images), encoder, settings, stop)
+    store = (FragileStore if given.decoder_dies_of_poison else ImageStore)(given.images)
+    run(Database(connect(given.url), given.url), store, encoder, settings, stop)
 
 
 if __name__ == "__main__":

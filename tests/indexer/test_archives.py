@@ -475,6 +475,8 @@ class _GrowingLimits:
     archive_max_entries = 100
     archive_max_total_bytes = 10**9
     archive_max_ratio = 200
+    archive_max_depth = 32
+    manifest_max_line_bytes = 65_536
     max_image_bytes = 10**6
 
 

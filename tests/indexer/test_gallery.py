@@ -449,6 +449,36 @@ def test_snapshot_sees_one_moment_and_changes_go_on_from_it(database: Database) 
     assert changes.added_rows.tolist() == list(later) and changes.removed_rows.tolist() == [next(iter(before))]
 
 
+def test_listing_tells_which_vectors_there_are_without_reading_them(database: Database) -> None:
+    with transaction(database.engine) as session:
+        register(session)
+        ids = add(session, *"abcdef")
+        embedded = embed_all(session)
+        add(session, "pending")
+        removed = gallery.image_by_id(session, ids[2])
+        assert removed is not None
+        gallery.delete_image(session, ids[2])
+    del embedded[removed.row]
+    with transaction(database.engine) as session:
+        listed = gallery.listing(session, CHECKPOINT)
+        assert listed.rows.tolist() == sorted(embedded)
+        assert len(set(listed.seqs.tolist())) == 5 and max(listed.seqs) <= 6
+        assert (listed.seq, listed.drawn) == (7, 7)
+        stacked = np.stack([embedded[row] for row in listed.rows.tolist()])
+        expected = [int.from_bytes(hashlib.sha256(v.astype("<f4").tobytes()).digest()[:8], "big") for v in stacked]
+        assert listed.digests.tolist() == expected == gallery.digests(stacked).tolist()
+        assert gallery.removed_since(session, 6).tolist() == [removed.row]
+        assert gallery.removed_since(session, 7).tolist() == []
+        with transaction(database.engine) as another:
+            gallery.delete_image(another, ids[0])
+        assert len(gallery.allowed_rows(session, ImageFilter(), CHECKPOINT)) == 5, "it stays at its moment"
+        rows, vectors = gallery.ready_vectors(session, CHECKPOINT, np.array([*sorted(embedded), removed.row, 10**9]))
+        assert dict(zip(rows.tolist(), vectors.tolist(), strict=True)) == {r: v.tolist() for r, v in embedded.items()}
+    with transaction(database.engine) as session:
+        nothing = gallery.listing(session, "of nobody")
+    assert (len(nothing.rows), len(nothing.seqs), len(nothing.digests), nothing.seq) == (0, 0, 0, 8)
+
+
 def test_snapshot_of_nothing(session: Session) -> None:
     taken = gallery.snapshot(session, CHECKPOINT)
     assert (taken.seq, taken.count, list(taken.chunks)) == (0, 0, [])

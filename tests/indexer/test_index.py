@@ -230,3 +230,41 @@ def test_search_while_others_write_sees_every_row_that_stays() -> None:
             done.set()
         assert all(reader.result(60) > 0 for reader in readers)
     assert len(index) == 100 + 2 * 60 * 25
+
+
+def test_search_waits_for_no_writer() -> None:
+    """It is answered while somebody holds the lock of the writers, and writers do not need it to end."""
+    index, gallery = filled(50)
+    with index._writing, ThreadPoolExecutor(1) as pool:
+        found = pool.submit(index.search, gallery[7][None], 1).result(60)
+    assert found[1].tolist() == [[7]]
+
+
+def test_compacting_lets_go_of_removed_vectors_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "MAX_BLOCK", 64)
+    random = np.random.default_rng(8)
+    index, gallery = filled(1000)
+    queries = unit(random.normal(size=(3, DIM)))
+    for _ in range(30):
+        gone = random.choice(sorted(gallery), 30, replace=False)
+        removed = index.reconstruct(gone)
+        index.remove(gone)
+        gallery = {row: vector for row, vector in gallery.items() if row not in set(gone.tolist())}
+        index.compact()
+        held = np.concatenate([block.vectors for block in index.blocks])
+        assert len(held) == len(index) == len(gallery)
+        assert not (held[:, None] == removed).all(axis=2).any()
+        check(index, gallery, queries, 20)
+        assert sorted(index.rows.tolist()) == sorted(gallery)
+    assert len(index.blocks) <= 2 * math.ceil(len(gallery) / 32) + 1, "small blocks are merged"
+    index.compact()
+    index.remove(np.array(sorted(gallery)))
+    index.compact()
+    assert index.blocks == () and len(index.rows) == 0
+
+
+def test_rows_are_those_that_are_there() -> None:
+    index, _ = filled(10)
+    index.remove(np.array([2, 3]))
+    assert sorted(index.rows.tolist()) == [0, 1, 4, 5, 6, 7, 8, 9]
+    assert VectorIndex(DIM).rows.tolist() == []

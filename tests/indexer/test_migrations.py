@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from indexer.database import Database, migrate, schema_is_current
+from indexer.database import Database, migrate, migrate_to, schema_is_current
 from indexer.errors import DatabaseTooNew
 from indexer.tables import Base
 from tests.postgres_fixtures import fresh_database
@@ -49,7 +50,26 @@ def test_migrating_at_once_and_again_changes_nothing() -> None:
         migrate(database.engine)
         assert schema_is_current(database.engine)
         with database.engine.connect() as connection:
-            assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0001"]
+            assert connection.scalars(text("SELECT version_num FROM alembic_version")).all() == ["0004"]
+
+
+def test_vectors_that_were_there_get_their_digest() -> None:
+    with fresh_database("template0") as database:
+        with database.engine.begin() as connection:
+            migrate_to(connection, "0001")
+            connection.execute(text("INSERT INTO checkpoint VALUES ('c', 'net', 2, '{}', '', 'active')"))
+            for n in (1, 2):
+                columns = "(id, sha256, width, height, format, byte_size)"
+                connection.execute(
+                    text(f"INSERT INTO image {columns} VALUES (gen_random_uuid(), '{n}', 1, 1, 'png', 1)")
+                )
+            columns = "(image_row, checkpoint_id, state, vector, seq)"
+            values = "(1, 'c', 'ready', '\\x0102030405060708', 1), (2, 'c', 'pending', NULL, NULL)"
+            connection.execute(text(f"INSERT INTO embedding {columns} VALUES {values}"))
+        migrate(database.engine)
+        with database.engine.connect() as connection:
+            digests = connection.scalars(text("SELECT digest FROM embedding ORDER BY image_row")).all()
+        assert digests == [hashlib.sha256(bytes(range(1, 9))).digest()[:8], None]
 
 
 def test_migrating_newer_database_is_refused_and_leaves_it_alone(database: Database) -> None:

@@ -3,72 +3,26 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from indexer import gallery
+from indexer import replica as replica_module
 from indexer.database import Database, connect, transaction
 from indexer.errors import DatabaseUnavailable
-from indexer.filters import ImageFilter
-from indexer.gallery import NewImage
-from indexer.replica import Live, Replica
-
-DIM = 4
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """As much of an encoder as the replica asks for."""
-
-    checkpoint_id: str = "checkpoint"
-    dim: int = DIM
+from indexer.replica import Gap, Replica
+from indexer.settings import GallerySettings
+from tests.indexer.live_gallery import DIM, Encoder, add, assert_same, delete, eventually, register, vectors_in
 
 
 @pytest.fixture
 def replica(database: Database) -> Replica[Encoder]:
-    with transaction(database.engine) as session:
-        gallery.ensure_checkpoint(session, "checkpoint", "axm_net", DIM, {}, "/checkpoint")
+    register(database)
     return Replica(database, Encoder())
-
-
-def add(database: Database, *names: str) -> list[int]:
-    """Add embedded images; returns their rows."""
-    with transaction(database.engine) as session:
-        for name in names:
-            gallery.add_image(session, NewImage(name.rjust(64, "0"), 1, 1, "png", 1))
-        claimed = gallery.claim_unembedded(session, "checkpoint", len(names), 60, 4)
-        rows = [item.row for item in claimed.items]
-        vectors = np.random.default_rng(rows[0]).normal(size=(len(rows), DIM)).astype(np.float32)
-        assert gallery.record_embeddings(session, "checkpoint", claimed.token, rows, vectors) == len(names)
-    return rows
-
-
-def delete(database: Database, row: int) -> None:
-    with transaction(database.engine) as session:
-        gallery.delete_image(session, gallery.images_by_row(session, [row])[row].id)
-
-
-def assert_same(database: Database, live: Live[Encoder]) -> None:
-    with transaction(database.engine) as session:
-        rows = gallery.allowed_rows(session, ImageFilter(), "checkpoint")
-        images = gallery.images_by_row(session, rows)
-        vectors = gallery.vectors_of(session, [image.id for image in images.values()], "checkpoint")
-    assert len(live.index) == len(rows) > 0
-    for row, image in images.items():
-        np.testing.assert_array_equal(live.index.reconstruct(np.array([row]))[0], vectors[image.id])
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def test_load_takes_what_is_there(database: Database, replica: Replica[Encoder]) -> None:
@@ -152,9 +106,7 @@ def test_following_many_writers_misses_nothing(database: Database, replica: Repl
         replica.stop()
 
 
-def test_follower_waits_for_a_database_that_is_away(
-    database: Database, replica: Replica[Encoder], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_follower_waits_for_a_database_that_is_away(database: Database, replica: Replica[Encoder]) -> None:
     add(database, "a")
     name = database.engine.url.database
     maintenance = connect(str(database.url).replace(f"/{name}?", "/postgres?"))
@@ -162,9 +114,10 @@ def test_follower_waits_for_a_database_that_is_away(
         replica.load()
         admin.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
         admin.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"))
-        replica.start_following(0.001)
         try:
-            eventually(lambda: "stays as it is" in caplog.text)
+            with capture_logs() as logs:
+                replica.start_following(0.001)
+                eventually(lambda: any(line["event"] == "index_stays_as_it_is" for line in logs))
             with pytest.raises(DatabaseUnavailable):
                 replica.load()
             assert len(replica.state.index) == 1, "what was loaded stays searchable"
@@ -197,4 +150,93 @@ def test_refresh_is_not_held_up_by_a_long_one(
         assert not long.done() and len(replica.state.index) == 0
         release.set()
         long.result(30)
+    assert_same(database, replica.state)
+
+
+# ------------------------------------------------------------------------------------------------------------- the gap
+
+
+def stray(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that no image has, and vectors for them."""
+    return np.arange(10**6, 10**6 + n), np.random.default_rng(9).normal(size=(n, DIM)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("lost", "strays"), [(3, 0), (0, 2), (2, 2), (20, 0)])
+def test_a_gap_is_found_said_and_mended(
+    database: Database, replica: Replica[Encoder], monkeypatch: pytest.MonkeyPatch, lost: int, strays: int
+) -> None:
+    """Missing rows, surplus rows, as many of both so that the counts agree, and all of them gone."""
+    monkeypatch.setattr(replica_module, "AT_A_TIME", 3)
+    rows = add(database, *map(str, range(20)))
+    replica.load()
+    replica.state.index.remove(np.array(rows[:lost]))
+    replica.state.index.add(*stray(strays))
+    with capture_logs() as logs:
+        assert replica.mend() == Gap(lost, strays) == replica.gap
+    (said,) = [line for line in logs if line["event"] == "index_mended"]
+    assert (said["missing"], said["surplus"], said["log_level"]) == (lost, strays, "warning")
+    assert_same(database, replica.state)
+    assert replica.mended == lost + strays
+    with capture_logs() as logs:
+        assert replica.mend() == Gap(0, 0) == replica.gap
+    assert logs == [] and replica.mended == lost + strays
+
+
+def test_changes_that_were_not_followed_yet_are_no_gap(database: Database, replica: Replica[Encoder]) -> None:
+    rows = add(database, "a", "b", "c")
+    replica.load()
+    delete(database, rows[0])
+    add(database, "d")
+    assert replica.mend() == Gap(0, 0)
+    assert_same(database, replica.state)
+
+
+def test_a_gap_is_mended_by_itself_while_others_write(database: Database, replica: Replica[Encoder]) -> None:
+    add(database, *map(str, range(10)))
+    replica.load()
+    replica.start_following(0.001, check_seconds=0.001)
+    try:
+        for n in range(10):
+            replica.state.index.remove(replica.state.index.rows[:1])
+            replica.state.index.add(stray(10)[0][n : n + 1], stray(10)[1][n : n + 1])
+            rows = add(database, f"a{n}", f"b{n}")
+            delete(database, rows[0])
+        eventually(lambda: sorted(replica.state.index.rows.tolist()) == sorted(vectors_in(database)))
+    finally:
+        replica.stop()
+    assert_same(database, replica.state)
+
+
+def test_an_index_ahead_of_a_restored_database_is_loaded_again(database: Database, replica: Replica[Encoder]) -> None:
+    rows = add(database, "a", "b", "c")
+    replica.load()
+    with transaction(database.engine) as session:  # as if it had been restored from before the last two
+        session.execute(text("DELETE FROM image WHERE row = ANY(:rows)"), {"rows": rows[1:]})
+        session.execute(text("SELECT setval('change_seq', 1)"))
+    with capture_logs() as logs:
+        replica.mend()
+    assert [line["event"] for line in logs] == ["index_ahead_of_database", "index_loaded"]
+    assert_same(database, replica.state)
+
+
+# ------------------------------------------------------------------------------------- what is promised of the follower
+
+
+def test_following_alone_brings_additions_in_and_removed_vectors_out(
+    database: Database, replica: Replica[Encoder]
+) -> None:
+    """Nobody searches, so nothing but the follower takes them in; the default polling is well below a second."""
+    rows = add(database, *map(str, range(8)))
+    replica.load()
+    assert GallerySettings().poll_seconds <= 0.5
+    replica.start_following(GallerySettings().poll_seconds, check_seconds=0.01)
+    try:
+        (later,) = add(database, "later")
+        eventually(lambda: later in replica.state.index)
+        forgotten = replica.state.index.reconstruct(np.array(rows[:1]))[0]
+        delete(database, rows[0])
+        eventually(lambda: rows[0] not in replica.state.index)
+        eventually(lambda: not any((b.vectors == forgotten).all(1).any() for b in replica.state.index.blocks))
+    finally:
+        replica.stop()
     assert_same(database, replica.state)

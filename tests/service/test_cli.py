@@ -108,7 +108,7 @@ def test_search_prints_a_table_and_the_warnings(worked: Service, run: Run) -> No
         (["search"], "Give a description"),
         (["search", "--image", "absent.png"], "There is no image file at absent.png"),
         (["search", "x", "--url", "http://127.0.0.1:9"], "person-search serve"),
-        (["ingest", "absent.zip", "--url", "http://127.0.0.1:9"], "neither a zip nor a folder"),
+        (["ingest", "absent.zip", "--url", "http://127.0.0.1:9"], "neither a zip, a tar, a manifest nor a folder"),
         (["train", "nothing"], "There is no recipe 'nothing'"),
         (["train", "axm_net_tiny", "--set", "epochs"], "NAME=VALUE"),
         (["evaluate", "absent.safetensors"], "data/test is not a folder"),

@@ -89,7 +89,8 @@ def test_an_archive_beyond_the_limit_is_refused_with_the_limit(service: Service,
 
 
 def test_what_is_not_an_archive_is_refused(service: Service) -> None:
-    assert service.http.post("/api/v1/ingestions", json={}).status_code == 415
+    text = {"Content-Type": "text/plain"}
+    assert service.http.post("/api/v1/ingestions", content=b"x", headers=text).status_code == 415
     missing = service.http.post("/api/v1/ingestions", files={"file": ("a.zip", b"")})
     assert problem(missing)["errors"][0]["pointer"] == "/file"
     for path in ("", "/items"):

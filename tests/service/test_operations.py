@@ -58,6 +58,63 @@ def test_an_index_that_differs_from_the_database_is_not_ready(
     assert checks(service)[0] == 200
 
 
+def test_readiness_tells_how_much_of_the_index_had_to_be_put_right(tmp_path: Path) -> None:
+    with running_service(tmp_path, index_check_seconds=0.05) as service:
+        service.added(picture(305))
+        service.embed()
+        replica = service.context.replica
+        wait_until(lambda: len(replica.state.index) == 1, "the index has followed")
+        replica.state.index.remove(replica.state.index.rows)
+        wait_until(lambda: replica.mended == 1, "the gap is mended")
+        assert checks(service)[0] == 200
+        (index,) = [check for check in service.http.get("/readyz").json()["checks"] if check["name"] == "index"]
+        assert index["detail"] == "The index has all 1 vectors. 1 had to be put right."
+
+
+def test_the_next_start_takes_the_index_from_disk_unless_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fresh_database() as database:
+        with running_service(tmp_path, database=database) as service:
+            for seed in range(306, 310):
+                service.added(picture(seed))
+            service.embed()
+            before = service.found(ASK)["results"]
+            folder = tmp_path / "index" / service.encoder.checkpoint_id
+        assert (folder / "manifest.json").exists()
+
+        def started() -> list[Json]:
+            written = io.StringIO()
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stderr", written)
+                with running_service(tmp_path, database=database) as service:
+                    assert service.found(ASK)["results"] == before
+            configure_logs("info")
+            return [json.loads(line) for line in written.getvalue().splitlines() if '"index_' in line]
+
+        def reads(lines: list[Json]) -> list[int]:
+            return [line["read_from_database"] for line in lines if line["event"] == "index_loaded"]
+
+        assert reads(started()) == [0]
+        (block,) = folder.glob("*.block")
+        block.write_bytes(block.read_bytes()[:-1])
+        lines = started()
+        assert reads(lines) == [4]
+        assert [line["reason"] for line in lines if line["event"] == "index_snapshot_refused"] == [
+            f"{block.name} is missing or not as long as it was written"
+        ]
+        assert reads(started()) == [0]
+
+
+def test_the_index_can_be_kept_off_the_disk(tmp_path: Path) -> None:
+    earlier = tmp_path / "index" / "checkpoint"
+    earlier.mkdir(parents=True)
+    with running_service(tmp_path, index_snapshot_seconds=0) as service:
+        service.added(picture(310))
+        service.embed()
+    assert not (tmp_path / "index").exists()
+
+
 def test_an_encoder_that_changed_its_mind_is_not_ready(tmp_path: Path) -> None:
     class Drifting(GridEncoder):
         fault = "none"
@@ -106,7 +163,7 @@ def test_a_disk_that_fills_up_under_way_is_507(service: Service, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("service.routes.ingestions.shutil.copyfileobj", full)
+    monkeypatch.setattr("service.spool.Spool.write", full)
     response = service.http.post("/api/v1/ingestions", files={"archive": ("a.zip", b"x")})
     assert problem(response)["code"] == "storage_full"
 

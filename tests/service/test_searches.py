@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text as sql
 
 from indexer.database import transaction
+from indexer.gallery import delete_image
 from service.context import Vectors
 from tests.fake_encoder import GridEncoder
 from tests.service.conftest import Json, Service, picture, pixels, problem, running_service
@@ -301,12 +302,15 @@ def test_an_index_that_lags_behind_does_not_shorten_the_page(
     service: Service, gallery: dict[str, Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that were deleted but are still in the index are replaced by the next ones, however many there are."""
-    monkeypatch.setattr(type(service.context.replica), "refresh", lambda *_: None)
+    service.context.replica.refresh()
+    monkeypatch.setattr(type(service.context.replica), "_follow", lambda *_: None)
     body = {"query": {"text": "a man in blue"}, "limit": 4}
     ids = [result["image_id"] for result in service.found({**body, "limit": 30})["results"]]
-    for gone in ids[:20]:
-        service.http.delete(f"/api/v1/images/{gone}")
+    for gone in ids[:20]:  # as another process does it: here, an erasure waits for the index
+        with transaction(service.database.engine) as session:
+            delete_image(session, uuid.UUID(gone))
         gallery.pop(gone)
+    assert len(service.context.replica.state.index) > len(gallery)
     assert [result["image_id"] for result in service.found(body)["results"]] == ids[20:24]
 
 
