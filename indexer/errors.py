@@ -98,6 +98,24 @@ class InvalidSettings(GalleryError):
     code = "invalid_settings"
 
 
+class CheckpointConflict(GalleryError):
+    """The checkpoint is not in a state in which this can be done with it."""
+
+    code = "checkpoint_conflict"
+
+
+class CheckpointMissing(GalleryError):
+    """The file of a checkpoint is not where every process can read it."""
+
+    code = "checkpoint_missing"
+
+
+class GateRefused(GalleryError):
+    """A checkpoint may not answer searches yet; the message gives every reason."""
+
+    code = "gate_refused"
+
+
 class DatabaseUnavailable(GalleryError):
     """The database cannot be reached, went away, or did not answer in time. Trying again later may help."""
 

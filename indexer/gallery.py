@@ -21,6 +21,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from indexer import checkpoints
+from indexer.checkpoints import CHECKPOINTS_LOCK, WANTED
 from indexer.embeddings import (
     WORK_CHANNEL,
     Changes,
@@ -104,12 +106,9 @@ __all__ = [
     "vectors_of",
 ]
 
-WANTED = ("active", "candidate")  # checkpoints whose embeddings are kept complete
 MAX_NAME = 255  # characters of an external id, camera, track or identity
 
-# Keys of advisory locks, unique within the database.
-CHECKPOINTS_LOCK = 7_305_801
-FILES_LOCK = 7_305_803  # first of two keys, the second is the file's
+FILES_LOCK = 7_305_803  # first of two keys of an advisory lock, the second is the file's
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -344,16 +343,7 @@ def ensure_checkpoint(session: Session, id: str, net: str, dim: int, info: Mappi
     It becomes active if none is, and a candidate otherwise.
     """
     session.execute(text("SET LOCAL statement_timeout = 0"))  # a million images may want a row each
-    session.execute(select(func.pg_advisory_xact_lock(CHECKPOINTS_LOCK)))
-    known = session.get(Checkpoint, id)
-    if known is None:
-        state = "candidate" if active_checkpoint(session) is not None else "active"
-        session.add(Checkpoint(id=id, net=net, dim=dim, info=dict(info), path=path, state=state))
-    else:
-        known.path = path
-        if known.state == "retired":
-            known.state = "candidate"
-    session.flush()
+    checkpoints.add(session, id, net, dim, info, path)
     missing = select(Image.row, literal(id)).where(
         ~select(Embedding.image_row).where(Embedding.image_row == Image.row, Embedding.checkpoint_id == id).exists()
     )

@@ -72,6 +72,19 @@ class Replica(Generic[E]):
             self.state = Live(encoder.checkpoint_id, encoder, index, snapshot.seq)
             log.info("loaded %d vectors of checkpoint %s", len(index), encoder.checkpoint_id)
 
+    def switch(self, encoder: E) -> None:
+        """Load the checkpoint of another encoder beside what is there, then have it answer in its place.
+
+        Until then the old one answers and goes on following; searches that took it finish with it. Raises what `load`
+        raises; the old one stays then.
+        """
+        beside = Replica(self._database, encoder, self._spec)
+        beside.load()
+        beside.refresh()  # what came while it was loading
+        with self._updating:
+            self.state = beside.state
+        log.info("checkpoint %s answers searches now", encoder.checkpoint_id)
+
     def refresh(self, session: Session | None = None) -> None:
         """Take in what changed since; one small query if nothing did. Uses the given session, or one of its own.
 

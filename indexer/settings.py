@@ -34,7 +34,7 @@ class GallerySettings(BaseSettings):
     database_wait_seconds: float = Field(60, gt=0, description="how long a start waits for the database")
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint: Path | None = Field(None, description="a checkpoint file; empty: the one shipped with the program")
+    checkpoint: Path | None = Field(None, description="file a new gallery begins with; empty: the one shipped")
     index: str = Field("flat", description="the kind of vector index")
 
     max_image_bytes: int = Field(20 * MiB, gt=0)
@@ -43,6 +43,9 @@ class GallerySettings(BaseSettings):
     archive_max_entries: int = Field(100_000, gt=0)
     archive_max_total_bytes: int = Field(20 * GiB, gt=0, description="of all files of an archive, unpacked")
     archive_max_ratio: int = Field(200, gt=0, description="unpacked bytes per packed byte")
+
+    overlap_warning: float = Field(0.5, ge=0, le=1, description="the gate warns when old and new top ten share less")
+    rank1_drop: float = Field(0.02, ge=0, le=1, description="the gate refuses when labelled Rank-1 falls by more")
 
     lease_seconds: float = Field(60, gt=0, le=3600, description="how long a worker may be silent about its images")
     batch_size: int = Field(32, gt=0)

@@ -436,9 +436,10 @@ def test_stop_ends_the_wait_for_a_database(
 ) -> None:
     encoder = GridEncoder()
     register(database, encoder)
+    add(database, store, 1)
     asked = threading.Event()
 
-    def gone(*_: Any) -> Any:
+    def gone(*_: Any, **__: Any) -> Any:
         asked.set()
         raise DatabaseUnavailable("The database cannot be reached; try again in a moment.")
 
