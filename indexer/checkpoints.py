@@ -269,7 +269,8 @@ _HAND_OVER = text("""
     SET state = CASE WHEN id = :to THEN 'active' ELSE 'candidate' END,
         activated_at = CASE WHEN id = :to THEN statement_timestamp() ELSE activated_at END,
         previous_id = CASE WHEN id = :to AND :remember THEN :from ELSE previous_id END
-    WHERE (id = :to AND state = 'candidate') OR (id = :from AND state = 'active')
+    WHERE ((id = :to AND state = 'candidate') OR (id = :from AND state = 'active'))
+        AND EXISTS (SELECT FROM checkpoint WHERE id = :from AND state = 'active')
 """)
 
 
