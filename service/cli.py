@@ -133,6 +133,7 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=75,  # longer than proxies and clients keep theirs: who closes first resets nobody
             timeout_graceful_shutdown=10,
         )
 

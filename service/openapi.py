@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.schemas import CameraRequest, ImageMetadata, Problem, SearchRequest
 
 DESCRIPTION = """\
@@ -23,7 +24,15 @@ Find a person in camera images from a description, a photo, or both.
 Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone and answered in UTC. Errors are
 `application/problem+json` (RFC 9457). Every answer carries `X-Request-Id`, which the log names too."""
 
-BY_HAND: list[type[BaseModel]] = [SearchRequest, ImageMetadata, CameraRequest, Problem]
+BY_HAND: list[type[BaseModel]] = [
+    SearchRequest,
+    ImageMetadata,
+    CameraRequest,
+    GateRequest,
+    ActivationRequest,
+    RollbackRequest,
+    Problem,
+]
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}
 
 

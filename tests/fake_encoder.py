@@ -90,8 +90,10 @@ class GridFiles:
     def upload(self) -> Iterator[Path]:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / os.urandom(8).hex()
-        yield path
-        path.unlink(missing_ok=True)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _words(text: str) -> list[str]:

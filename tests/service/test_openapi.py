@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from pydantic import BaseModel
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from service.checkpoint_schemas import ActivationRequest, CheckpointDetail, CheckpointList, GateReport, GateRequest
 from service.errors import KINDS
 from service.openapi import openapi_document
 from service.schemas import (
@@ -24,6 +25,7 @@ from service.schemas import (
     SearchRequest,
     SearchResponse,
 )
+from tests.fake_encoder import GridFiles
 from tests.service.conftest import Service, picture, running_service, zipped
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -64,6 +66,9 @@ def test_the_documentation_names_every_error() -> None:
         ("get", "/api/v1/images/{image_id}", ImageResponse),
         ("post", "/api/v1/ingestions", IngestionResponse),
         ("get", "/api/v1/ingestions/{ingestion_id}/items", IngestionItems),
+        ("get", "/api/v1/checkpoints", CheckpointList),
+        ("get", "/api/v1/checkpoints/{checkpoint_id}", CheckpointDetail),
+        ("post", "/api/v1/checkpoints/{checkpoint_id}/gate", GateReport),
     ],
 )
 def test_examples_of_answers_are_answers(method: str, path: str, model: type[BaseModel]) -> None:
@@ -76,7 +81,15 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
         assert set(example) == set(model.model_validate(example).model_dump())
 
 
-@pytest.mark.parametrize(("path", "model"), [("/api/v1/searches", SearchRequest), ("/api/v1/cameras", CameraRequest)])
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/api/v1/searches", SearchRequest),
+        ("/api/v1/cameras", CameraRequest),
+        ("/api/v1/checkpoints/{checkpoint_id}/gate", GateRequest),
+        ("/api/v1/checkpoints/{checkpoint_id}/activate", ActivationRequest),
+    ],
+)
 def test_examples_of_requests_are_requests(path: str, model: type[BaseModel]) -> None:
     examples = openapi_document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
     for example in examples.values():
@@ -88,7 +101,8 @@ def test_examples_of_requests_are_requests(path: str, model: type[BaseModel]) ->
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("fuzzed"), max_ingestion_bytes=2**16) as running:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    with running_service(folder, files=GridFiles(folder / "files"), max_ingestion_bytes=2**16) as running:
         running.camera("north")
         for seed in range(5):
             running.added(picture(seed), camera_id="north")
@@ -101,10 +115,16 @@ def existing(fuzzed: Service) -> dict[str, str]:
     ingestion = fuzzed.ingest(zipped({"a.png": picture(9)}, [{"file": "a.png"}, {"file": "b.png"}]))
     search = fuzzed.found({"query": {"text": "a man"}})
     image = search["results"][0]["image_id"]
-    return {"image_id": image, "search_id": search["id"], "ingestion_id": ingestion["id"]}
+    checkpoint = search["checkpoint_id"]
+    return {
+        "image_id": image,
+        "search_id": search["id"],
+        "ingestion_id": ingestion["id"],
+        "checkpoint_id": checkpoint,
+    }
 
 
-@schemathesis.serializer("application/zip")
+@schemathesis.serializer("application/zip", "application/octet-stream")
 def send_as_it_is(context: schemathesis.SerializationContext, value: Any) -> Any:
     return value if isinstance(value, bytes) else str(value).encode()
 
