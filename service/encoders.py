@@ -65,7 +65,8 @@ class CheckpointFiles:
 
         path = self.path(checkpoint_id)
         if not path.exists():
-            path = self._configured(checkpoint_id)
+            configured = self._configured(checkpoint_id)
+            return self.admit(configured, str(configured))
         try:
             encoder = self._encoder(path)
         except ModelError as error:
@@ -103,7 +104,7 @@ class CheckpointFiles:
             path.unlink(missing_ok=True)
 
     def _configured(self, checkpoint_id: str) -> Path:
-        """The file of the settings, for a gallery that began before files were copied into the data folder."""
+        """The file of the settings, where a gallery began before files were copied, or its copy was lost."""
         from model.checkpoint import describe
         from model.errors import ModelError
 
