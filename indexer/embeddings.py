@@ -96,19 +96,19 @@ _GIVE_UP = text(f"""
 
 # A batch of fresh images, or one image alone that was tried before: should it take its worker down again, no innocent
 # neighbour is blamed. Whichever has been due for longer goes first, so that neither waits for ever.
-_CLAIM = text(f"""
+_CLAIM = """
     WITH suspect AS (
         SELECT image_row, checkpoint_id FROM embedding
-        WHERE {_DUE} AND greatest(run_at, lease_until) <= coalesce(
+        WHERE {due} AND greatest(run_at, lease_until) <= coalesce(
             (SELECT run_at FROM embedding
              WHERE checkpoint_id = :checkpoint_id AND state = 'pending' AND attempts = 0
-             ORDER BY run_at, image_row LIMIT 1), 'infinity')
+             ORDER BY {order} LIMIT 1), 'infinity')
         ORDER BY greatest(run_at, lease_until), image_row LIMIT 1
         FOR UPDATE SKIP LOCKED
     ), fresh AS (
         SELECT image_row, checkpoint_id FROM embedding
         WHERE checkpoint_id = :checkpoint_id AND state = 'pending' AND attempts = 0 AND NOT EXISTS (TABLE suspect)
-        ORDER BY run_at, image_row LIMIT :n
+        ORDER BY {order} LIMIT :n
         FOR UPDATE SKIP LOCKED
     ), claimed AS (
         UPDATE embedding
@@ -121,11 +121,23 @@ _CLAIM = text(f"""
     SELECT claimed.image_row, image.sha256, claimed.attempts
     FROM claimed JOIN image ON image.row = claimed.image_row
     ORDER BY claimed.image_row
-""")
+"""
+_CLAIM_OLDEST = text(_CLAIM.format(due=_DUE, order="run_at, image_row"))
+_CLAIM_NEWEST = text(_CLAIM.format(due=_DUE, order="run_at DESC, image_row DESC"))
 
 
-def claim_unembedded(session: Session, checkpoint_id: str, n: int, lease_seconds: float, max_attempts: int) -> Claim:
+def claim_unembedded(
+    session: Session,
+    checkpoint_id: str,
+    n: int,
+    lease_seconds: float,
+    max_attempts: int,
+    *,
+    newest_first: bool = False,
+) -> Claim:
     """Claim up to `n` fresh images, or exactly one that was claimed before and not finished.
+
+    The oldest of them first, or with `newest_first` the newest: for the backlog of a checkpoint yet to be activated.
 
     An attempt counts from here on, commit at once: what takes the worker down must be remembered. Images that used up
     their attempts become failed.
@@ -133,7 +145,8 @@ def claim_unembedded(session: Session, checkpoint_id: str, n: int, lease_seconds
     session.execute(_GIVE_UP, {"checkpoint_id": checkpoint_id, "max_attempts": max_attempts})
     token = uuid4()
     claimed = session.execute(
-        _CLAIM, {"checkpoint_id": checkpoint_id, "n": n, "token": token, "lease_seconds": lease_seconds}
+        _CLAIM_NEWEST if newest_first else _CLAIM_OLDEST,
+        {"checkpoint_id": checkpoint_id, "n": n, "token": token, "lease_seconds": lease_seconds},
     )
     return Claim(token, [ClaimedImage(*row) for row in claimed])
 

@@ -111,7 +111,7 @@ class InvalidFilter(GalleryError):
 
 
 class UnderLegalHold(GalleryError):
-    """An image must not be erased as long as a legal hold is on it."""
+    """An image must not be erased, nor changed so that the hold loses it, as long as a legal hold is on it."""
 
     code = "legal_hold"
 
@@ -144,6 +144,24 @@ class InvalidSettings(GalleryError):
     """The configuration cannot be used."""
 
     code = "invalid_settings"
+
+
+class CheckpointConflict(GalleryError):
+    """The checkpoint is not in a state in which this can be done with it."""
+
+    code = "checkpoint_conflict"
+
+
+class CheckpointMissing(GalleryError):
+    """The file of a checkpoint is not where every process can read it."""
+
+    code = "checkpoint_missing"
+
+
+class GateRefused(GalleryError):
+    """A checkpoint may not answer searches yet; the message gives every reason."""
+
+    code = "gate_refused"
 
 
 class DatabaseUnavailable(GalleryError):

@@ -22,6 +22,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from indexer import checkpoints
+from indexer.checkpoints import CHECKPOINTS_LOCK, WANTED
 from indexer.embeddings import (
     WORK_CHANNEL,
     Changes,
@@ -133,12 +135,9 @@ __all__ = [
     "vectors_of",
 ]
 
-WANTED = ("active", "candidate")  # checkpoints whose embeddings are kept complete
 MAX_NAME = 255  # characters of an external id, camera, track or identity
 
-# Keys of advisory locks, unique within the database.
-CHECKPOINTS_LOCK = 7_305_801
-FILES_LOCK = 7_305_803  # first of two keys, the second is the file's
+FILES_LOCK = 7_305_803  # first of two keys of an advisory lock, the second is the file's
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -233,7 +232,7 @@ def update_image(session: Session, external_id: str, changes: Mapping[str, Any],
     With `sha256` only if that is its file's. Raises `NotFound`, `UnknownCamera`, `InvalidMetadata`, and
     `DuplicateContent` when another image has the file, camera and time this one would have; nothing was changed then.
     """
-    if not _is_storable([external_id, dict(changes)]):
+    if not is_storable([external_id, dict(changes)]):
         raise InvalidMetadata("The metadata holds a character that no text can hold.")
     if changes.get("camera_id") is not None:
         _hold_camera(session, changes["camera_id"])
@@ -282,19 +281,19 @@ def _storable(image: NewImage) -> dict[str, Any]:
     values["tags"] = list(image.tags)
     values["attributes"] = dict(image.attributes)
     for name in ("external_id", "camera_id", "track_id", "identity", "tags", "attributes"):
-        if not _is_storable(values[name]):
+        if not is_storable(values[name]):
             raise InvalidMetadata(f"{name} holds a character that no text can hold.")
     return values
 
 
-def _is_storable(value: Any) -> bool:
+def is_storable(value: Any) -> bool:
     """Whether PostgreSQL can hold all text in a JSON value: it knows neither character zero nor half surrogates."""
     if isinstance(value, str):
         return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, Mapping):
-        return all(_is_storable(key) and _is_storable(item) for key, item in value.items())
+        return all(is_storable(key) and is_storable(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return all(_is_storable(item) for item in value)
+        return all(is_storable(item) for item in value)
     return True
 
 
@@ -379,7 +378,7 @@ def cameras(session: Session) -> list[CameraRecord]:
 
 def add_camera(session: Session, id: str, name: str | None = None, site: str | None = None) -> CameraRecord:
     """Add a camera. Raises `CameraExists`, `InvalidMetadata`."""
-    if not 0 < len(id) <= MAX_NAME or not _is_storable([id, name, site]):
+    if not 0 < len(id) <= MAX_NAME or not is_storable([id, name, site]):
         raise InvalidMetadata(f"A camera id must be text of 1 to {MAX_NAME} characters.")
     statement = upsert(Camera).values(id=id, name=name, site=site).on_conflict_do_nothing()
     added = session.execute(statement.returning(Camera.created_at)).one_or_none()
@@ -390,7 +389,7 @@ def add_camera(session: Session, id: str, name: str | None = None, site: str | N
 
 def unknown_cameras(session: Session, ids: Sequence[str]) -> list[str]:
     """Those of the ids that are no camera's, each once, in their order."""
-    askable = [id for id in ids if _is_storable(id)]
+    askable = [id for id in ids if is_storable(id)]
     known = set(session.scalars(select(Camera.id).where(Camera.id.in_(askable))))
     return [id for id in dict.fromkeys(ids) if id not in known]
 
@@ -405,16 +404,7 @@ def ensure_checkpoint(session: Session, id: str, net: str, dim: int, info: Mappi
     It becomes active if none is, and a candidate otherwise.
     """
     session.execute(text("SET LOCAL statement_timeout = 0"))  # a million images may want a row each
-    session.execute(select(func.pg_advisory_xact_lock(CHECKPOINTS_LOCK)))
-    known = session.get(Checkpoint, id)
-    if known is None:
-        state = "candidate" if active_checkpoint(session) is not None else "active"
-        session.add(Checkpoint(id=id, net=net, dim=dim, info=dict(info), path=path, state=state))
-    else:
-        known.path = path
-        if known.state == "retired":
-            known.state = "candidate"
-    session.flush()
+    checkpoints.add(session, id, net, dim, info, path)
     missing = select(Image.row, literal(id)).where(
         ~select(Embedding.image_row).where(Embedding.image_row == Image.row, Embedding.checkpoint_id == id).exists()
     )

@@ -1,9 +1,14 @@
-"""Legal holds in SQL: what must not be erased, whoever asks and however old it is. None of these functions commits."""
+"""Legal holds in SQL: what must not be erased, whoever asks and however old it is, nor moved out of its hold.
+
+None of these functions commits.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -27,6 +32,7 @@ from indexer.errors import InvalidMetadata, NotFound, UnderLegalHold, UnknownCam
 from indexer.governance_tables import LegalHold
 from indexer.tables import Image, new_id
 
+HELD = ("identity", "camera_id", "captured_at")  # what holds find their images by
 GOVERNANCE_LOCK = 7_305_820  # key of an advisory lock: what is to be erased and what is held is decided one at a time
 
 
@@ -97,6 +103,26 @@ def refuse_held(session: Session, images: list[ColumnElement[bool]]) -> None:
         what = "The image is" if total == 1 else f"{held} of the {total} images are"
         raise UnderLegalHold(
             f"{what} under legal hold {first}, so nothing was erased. Lift the hold first, or leave the images out."
+        )
+
+
+def refuse_change(session: Session, external_id: str, changes: Mapping[str, Any]) -> None:
+    """Raise `UnderLegalHold` if an image is held and these changes would alter who, where or when it shows: by that
+    holds find their images, and what is held has to stay as it is.
+    """
+    if not gallery.is_storable([external_id, dict(changes)]):
+        return  # no image is called so, or can become so
+    altered = [getattr(Image, name).is_distinct_from(changes[name]) for name in HELD if name in changes]
+    if not altered:
+        return
+    mine = and_(Image.external_id == external_id, or_(*altered))
+    hold = session.scalar(
+        select(LegalHold.id).join(Image, _holds()).where(mine).order_by(LegalHold.created_at).limit(1)
+    )
+    if hold is not None:
+        raise UnderLegalHold(
+            f"The image is under legal hold {hold}, so its identity, camera and time stay as they are, and nothing of "
+            "this line was changed. Lift the hold first, or leave these fields out."
         )
 
 

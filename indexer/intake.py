@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from indexer import gallery
+from indexer import gallery, holds
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
 from indexer.gallery import Added, NewImage
@@ -331,6 +331,7 @@ def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:
         changes["tags"] = list(metadata.tags)
 
     def change() -> Added:
+        holds.refuse_change(session, str(metadata.external_id), changes)
         return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256)
 
     return _with_camera(session, metadata, register_cameras, change)

@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 from sqlalchemy.orm import Session
 
-from indexer import gallery, snapshots
+from indexer import checkpoints, gallery, snapshots
 from indexer.database import Database, transaction
 from indexer.errors import GalleryError
 from indexer.gallery import Digests, Listing, Rows
@@ -172,6 +172,21 @@ class Replica(Generic[E]):
 
     # --- following
 
+    def switch(self, encoder: E) -> None:
+        """Load the checkpoint of another encoder beside what is there, then have it answer in its place.
+
+        Until then the old one answers and goes on following; searches that took it finish with it. Raises what `load`
+        raises; the old one stays then.
+        """
+        beside = Replica(self._database, encoder, self._spec, self._snapshots, self._keep_free)
+        beside.load()
+        beside.refresh()  # what came while it was loading
+        with self._updating:  # an erasure finds the rows gone from the old index, or waits and looks into the new one
+            beside.refresh()
+            beside.state.index.compact()
+            self.state = beside.state
+        log.info("index_switched", checkpoint=encoder.checkpoint_id, vectors=len(beside.state.index))
+
     def refresh(self, session: Session | None = None) -> None:
         """Take in what changed since; one small query if nothing did. Uses the given session, or one of its own.
 
@@ -207,7 +222,8 @@ class Replica(Generic[E]):
         """Compare the rows of the index with those of the database and put right what differs; returns what that was.
 
         Searches go on meanwhile, and so do refreshes. Also lets go of the memory of removed vectors, and of snapshots
-        of other checkpoints that hold some: nobody keeps those up to date. Raises `DatabaseUnavailable`.
+        of other checkpoints that hold some, which nobody keeps up to date, or that were retired. Raises
+        `DatabaseUnavailable`.
         """
         live = self.state
         with transaction(self._database.engine) as session:
@@ -234,7 +250,8 @@ class Replica(Generic[E]):
             if folder.name == loaded:
                 continue
             seq = snapshots.sequence(folder)
-            if seq is None or len(gallery.removed_since(session, seq)):
+            retired = checkpoints.is_retired(session, folder.name)
+            if seq is None or retired or len(gallery.removed_since(session, seq)):
                 self._discard(folder.name)
 
     def _folders(self) -> list[Path]:

@@ -34,7 +34,7 @@ class GallerySettings(BaseSettings):
     database_wait_seconds: float = Field(60, gt=0, description="how long a start waits for the database")
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint: Path | None = Field(None, description="a checkpoint file; empty: the one shipped with the program")
+    checkpoint: Path | None = Field(None, description="file a new gallery begins with; empty: the one shipped")
     index: str = Field("flat", description="the kind of vector index")
     index_snapshot_seconds: float = Field(60, ge=0, description="how often a changed index goes to disk; 0: never")
     index_check_seconds: float = Field(60, gt=0, description="how often the index is compared with the database")
@@ -48,6 +48,9 @@ class GallerySettings(BaseSettings):
     archive_max_depth: int = Field(32, gt=0, description="folders above a file")
     manifest_max_line_bytes: int = Field(64 * 1024, ge=1024, description="of one line of metadata.jsonl")
     intake_roots: tuple[str, ...] = Field((), description="folders and object stores whose manifests may be named")
+
+    overlap_warning: float = Field(0.5, ge=0, le=1, description="the gate warns when old and new top ten share less")
+    rank1_drop: float = Field(0.02, ge=0, le=1, description="the gate refuses when labelled Rank-1 falls by more")
 
     lease_seconds: float = Field(60, gt=0, le=3600, description="how long a worker may be silent about its images")
     batch_size: int = Field(32, gt=0)

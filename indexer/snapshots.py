@@ -257,6 +257,13 @@ def discard(folder: Path) -> None:
             _remove_all(folder)
 
 
+def remove(folder: Path) -> None:
+    """Remove the snapshot of a checkpoint for good, with its folder. Raises OSError."""
+    discard(folder)
+    with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
+        folder.rmdir()
+
+
 def forget(folder: Path, rows: Rows) -> None:
     """Remove every file with the vector of one of these rows (N,), and what no snapshot needs; the rest stays usable.
 

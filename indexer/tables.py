@@ -27,7 +27,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, ExcludeConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names are spelled out so that migrations can refer to them.
@@ -112,7 +112,15 @@ class Checkpoint(Base):
     __tablename__ = "checkpoint"
     __table_args__ = (
         CheckConstraint("state IN ('active', 'candidate', 'retired')", name="state"),
-        Index("checkpoint_one_active_idx", "state", unique=True, postgresql_where=text("state = 'active'")),
+        # At the end of a statement, not row by row as a unique index: one UPDATE hands the part over.
+        ExcludeConstraint(
+            ("state", "="),
+            name="checkpoint_one_active_excl",
+            using="btree",
+            where=text("state = 'active'"),
+            deferrable=True,
+            initially="IMMEDIATE",
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -121,6 +129,25 @@ class Checkpoint(Base):
     info: Mapped[dict[str, Any]]
     path: Mapped[str]
     state: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    activated_at: Mapped[datetime | None]
+    previous_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id"))  # what a rollback goes back to
+    canaries: Mapped[dict[str, Any] | None]  # kind of query -> the vector it became when this was registered
+
+
+class CheckpointEvent(Base):
+    """What was done with a checkpoint, and why: registered, judged by the gate, activated, rolled back, retired."""
+
+    __tablename__ = "checkpoint_event"
+    __table_args__ = (
+        CheckConstraint("kind IN ('registered', 'gate', 'activated', 'rolled_back', 'retired')", name="kind"),
+        Index("checkpoint_event_checkpoint_id_idx", "checkpoint_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"))
+    kind: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -241,6 +241,7 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     values = [*names, *map(str, ids), *_unused(session, Image.sha256, {image.sha256 for image in found})]
     counts += _forget_names(session, names, values, files)
     counts["rankings"] = forget_rows(session, rows)
+    counts["gate_reports"] = _changed(session, _FORGET_REPORTS, {"images": list(map(str, ids))})
     _add_counts(session, id, counts)
     return len(found)
 
@@ -308,6 +309,16 @@ _FORGET_KEYS = text("""
     WHERE key = ANY(:values) OR EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(key), word) > 0)
 """).bindparams(bindparam("values", type_=ARRAY(Text)), bindparam("words", type_=ARRAY(Text)))
 
+# A report of the gate lists images that a checkpoint could not embed, with the reason, which may speak of the image.
+_FORGET_REPORTS = text("""
+    UPDATE checkpoint_event SET detail = jsonb_set(detail, '{missing_images}', (
+        SELECT coalesce(jsonb_agg(image ORDER BY place), '[]')
+        FROM jsonb_array_elements(detail -> 'missing_images') WITH ORDINALITY AS entry (image, place)
+        WHERE image ->> 'image_id' <> ALL(:images)))
+    WHERE kind = 'gate' AND EXISTS (
+        SELECT FROM jsonb_array_elements(detail -> 'missing_images') AS image WHERE image ->> 'image_id' = ANY(:images))
+""").bindparams(bindparam("images", type_=ARRAY(Text)))
+
 # The place in the ranking stays, so that ranks and pages do; row 0 is no image's.
 _FORGET_ROWS = text("""
     UPDATE search SET results = (
@@ -369,12 +380,17 @@ def remains(session: Session, id: UUID) -> Counter[str]:
         "SELECT count(*) FROM search, jsonb_array_elements(results) AS result, erased_image"
         " WHERE erasure_id = :id AND image_row = (result ->> 'row')::bigint"
     )
+    reported = text(
+        "SELECT count(*) FROM checkpoint_event, jsonb_array_elements(detail -> 'missing_images') AS image, erased_image"
+        " WHERE kind = 'gate' AND erasure_id = :id AND image_id::text = image ->> 'image_id'"
+    )
     return +Counter(
         image=session.scalar(select(func.count()).where(Image.id.in_(erased))) or 0,
         embedding=session.scalar(select(func.count()).where(Embedding.image_row.in_(rows))) or 0,
         ingestion_item=session.scalar(select(func.count()).where(IngestionItem.image_id.in_(erased))) or 0,
         erasure_file=session.scalar(select(func.count()).where(ErasureFile.erasure_id == id)) or 0,
         search=session.scalar(frozen, {"id": id}) or 0,
+        checkpoint_event=session.scalar(reported, {"id": id}) or 0,
     )
 
 

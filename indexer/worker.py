@@ -1,8 +1,9 @@
 """The worker: claims images that lack an embedding, decodes them in threads, embeds them, records the vectors.
 
-Start as many as there are machines: PostgreSQL hands out the work. A worker may be killed at any moment; what it held
-goes to another one when its lease runs out, and the lease token keeps a late one from writing. What to do with a vector
-is not decided here, nor which images exist.
+It serves every wanted checkpoint with one loop: the active one first, so that new images are found soon, then the
+backlog of a candidate, the newest images first. Start as many as there are machines: PostgreSQL hands out the work. A
+worker may be killed at any moment; what it held goes to another one when its lease runs out, and the lease token keeps
+a late one from writing. What to do with a vector is not decided here, nor which images exist.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from indexer import gallery, tables
+from indexer import checkpoints, gallery, tables
 from indexer.database import Database, transaction
 from indexer.errors import DatabaseUnavailable, GalleryError, StorageFull
 from indexer.gallery import Claim, ClaimedImage
@@ -36,6 +37,9 @@ T = TypeVar("T")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between tries while the database is away
 FILE_RETRY_SECONDS = 5.0  # a file that cannot be read now (a network folder) may be readable later
 RENEWALS = 60  # of one claim: an encoder that hangs must not hold its images for ever
+ENCODERS_KEPT = 2  # in memory: that of the active checkpoint and that of a candidate
+TURN_SECONDS = 30.0  # a candidate keeps its turn for this long, so that encoders are not loaded for every image
+RELOAD_SECONDS = 30.0  # until a checkpoint that could not be loaded is tried again
 
 log = structlog.get_logger(__name__)
 
@@ -61,24 +65,29 @@ class EncoderLike(Protocol):
 def run(
     database: Database,
     store: ImageStore,
-    encoder: EncoderLike,
+    encoder: EncoderLike | None,
     settings: GallerySettings,
     stop: threading.Event,
     once: bool = False,
+    *,
+    load: Callable[[str], EncoderLike] | None = None,
 ) -> None:
     """Embed images until `stop` is set; with `once`, until there is nothing left to claim.
 
-    Once `stop` is set the batch in the encoder is finished, everything else handed back. A database that goes away is
-    waited for. Raises WrongCheckpoint if the gallery is not searched with this encoder's checkpoint, and what the
-    encoder raises when it no longer embeds any image at all.
+    `encoder` is of the checkpoint this worker was started with, if of a certain one. `load` gives the encoder of any
+    other checkpoint the gallery wants; without it only that of `encoder` is served. Once `stop` is set the batch in the
+    encoder is finished, everything else handed back. A database that goes away is waited for. Raises WrongCheckpoint if
+    the gallery does not want this encoder's checkpoint, and what the encoder raises when it no longer embeds any image
+    at all.
     """
+    assert encoder is not None or load is not None
     with (
-        _Leases(database, encoder.checkpoint_id, settings.lease_seconds) as leases,
+        _Leases(database, settings.lease_seconds) as leases,
         ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as decoders,
     ):
-        worker = _Worker(database, store, encoder, settings, stop, leases, decoders)
+        worker = _Worker(database, store, encoder, load, settings, stop, leases, decoders)
         store.remove_leftovers()
-        log.info("worker_started", checkpoint=encoder.checkpoint_id)
+        log.info("worker_started", checkpoint=encoder.checkpoint_id if encoder is not None else "any")
         try:
             worker.work(once)
         except (DatabaseUnavailable, StorageFull):  # raised only once `stop` ended the waiting
@@ -90,8 +99,9 @@ def run(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Claimed images and their pixels, which may still be decoding."""
+    """Claimed images, the encoder they are for, and their pixels, which may still be decoding."""
 
+    encoder: EncoderLike
     claim: Claim
     images: list[Future[Image.Image]]
 
@@ -110,20 +120,64 @@ class _Outcome:
     retries: dict[int, str] = field(default_factory=dict)
 
 
+class _Encoders:
+    """Encoders in memory, as many as needed at once; those of the gallery's checkpoints are loaded when work comes."""
+
+    def __init__(self, own: EncoderLike | None, load: Callable[[str], EncoderLike] | None) -> None:
+        self._load = load
+        self._kept = {own.checkpoint_id: own} if own is not None else {}  # the last used is the last
+        self._failed: dict[str, float] = {}  # when a checkpoint could not be loaded
+        self._turn: tuple[str, float] | None = None  # the candidate being served, and since when
+
+    def in_turn(self, with_work: Sequence[str], active: str | None) -> list[str]:
+        """The checkpoints to look for work for, in this order: the active one, then the candidates by turns."""
+        if self._load is None:
+            return [id for id in with_work if id in self._kept]
+        candidates = [id for id in with_work if id != active]
+        if self._turn is not None and self._turn[0] in candidates:
+            served, since = self._turn
+            candidates.remove(served)
+            candidates.insert(0 if time.monotonic() < since + TURN_SECONDS else len(candidates), served)
+        return [id for id in with_work if id == active] + candidates
+
+    def get(self, checkpoint_id: str, is_active: bool) -> EncoderLike | None:
+        """The encoder of a checkpoint, or None while it cannot be loaded: the others' images need not wait for it."""
+        if not is_active and (self._turn is None or self._turn[0] != checkpoint_id):
+            self._turn = checkpoint_id, time.monotonic()
+        encoder = self._kept.pop(checkpoint_id, None)
+        if encoder is None:
+            if time.monotonic() < self._failed.get(checkpoint_id, -RELOAD_SECONDS) + RELOAD_SECONDS:
+                return None
+            while len(self._kept) >= ENCODERS_KEPT:
+                del self._kept[next(iter(self._kept))]
+            assert self._load is not None
+            try:
+                encoder = self._load(checkpoint_id)
+            except GalleryError as error:
+                self._failed[checkpoint_id] = time.monotonic()
+                log.error("checkpoint_not_loaded", checkpoint=checkpoint_id, error=str(error))
+                return None
+            log.info("checkpoint_loaded", checkpoint=checkpoint_id)
+        self._kept[checkpoint_id] = encoder
+        return encoder
+
+
 class _Worker:
     def __init__(
         self,
         database: Database,
         store: ImageStore,
-        encoder: EncoderLike,
+        encoder: EncoderLike | None,
+        load: Callable[[str], EncoderLike] | None,
         settings: GallerySettings,
         stop: threading.Event,
         leases: _Leases,
         decoders: ThreadPoolExecutor,
     ) -> None:
-        self.database, self.store, self.encoder, self.settings, self.stop = database, store, encoder, settings, stop
+        self.database, self.store, self.settings, self.stop = database, store, settings, stop
         self.leases, self.decoders = leases, decoders
-        self.checkpoint_id = encoder.checkpoint_id
+        self.own = encoder
+        self.encoders = _Encoders(encoder, load)
 
     def work(self, once: bool) -> None:
         self._wait_for_checkpoint(once)
@@ -151,37 +205,47 @@ class _Worker:
                 return
 
     def _is_wanted(self, session: Session) -> bool:
-        active = gallery.active_checkpoint(session)
-        own = session.get(tables.Checkpoint, self.checkpoint_id)
-        if own is not None and own.dim != self.encoder.dim:
+        active = checkpoints.active_id(session)
+        if self.own is None:
+            return active is not None
+        id = self.own.checkpoint_id
+        known = session.get(tables.Checkpoint, id)
+        if known is not None and known.dim != self.own.dim:
             raise WrongCheckpoint(
-                f"Checkpoint {self.checkpoint_id} is registered with {own.dim} dimensions, but this encoder gives "
-                f"{self.encoder.dim}. Start the worker with the file that was registered."
+                f"Checkpoint {id} is registered with {known.dim} dimensions, but this encoder gives "
+                f"{self.own.dim}. Start the worker with the file that was registered."
             )
-        if active is not None and (own is None or own.state == "retired"):
+        if active is not None and (known is None or known.state == "retired"):
             raise WrongCheckpoint(
-                f"The gallery uses checkpoint {active.id}, but this worker was started with {self.checkpoint_id}. "
+                f"The gallery uses checkpoint {active}, but this worker was started with {id}. "
                 "Start it with the gallery's checkpoint, or register this one first."
             )
-        return own is not None
+        return known is not None
 
     # --- claims
 
     def _claim(self) -> _Batch | None:
-        def claim(session: Session) -> Claim:
-            return gallery.claim_unembedded(
-                session,
-                self.checkpoint_id,
-                self.settings.batch_size,
-                self.settings.lease_seconds,
-                self.settings.max_attempts,
-            )
+        with_work, active = self._persist(lambda session: (checkpoints.with_work(session), _active(session)))
+        for checkpoint_id in self.encoders.in_turn(with_work, active):
+            encoder = self.encoders.get(checkpoint_id, checkpoint_id == active)
+            if encoder is None:
+                continue
+            claimed = self._persist(partial(self._claim_for, checkpoint_id=checkpoint_id, active=active))
+            if claimed.items:
+                self.leases.hold(claimed.token, checkpoint_id)
+                images = [self.decoders.submit(self.store.open, item.sha256) for item in claimed.items]
+                return _Batch(encoder, claimed, images)
+        return None
 
-        claimed = self._persist(claim)
-        if not claimed.items:
-            return None
-        self.leases.hold(claimed.token)
-        return _Batch(claimed, [self.decoders.submit(self.store.open, item.sha256) for item in claimed.items])
+    def _claim_for(self, session: Session, checkpoint_id: str, active: str | None) -> Claim:
+        return gallery.claim_unembedded(
+            session,
+            checkpoint_id,
+            self.settings.batch_size,
+            self.settings.lease_seconds,
+            self.settings.max_attempts,
+            newest_first=checkpoint_id != active,
+        )
 
     def _claim_ahead(self, current: _Batch) -> _Batch | None:
         """The next batch, to be decoded while the encoder works: only ever fresh images beside fresh images.
@@ -193,20 +257,20 @@ class _Worker:
             return None
         ahead = self._claim()
         if ahead is not None and not ahead.is_fresh:
-            self._release(ahead.claim.token)
+            self._release(ahead)
             return None
         return ahead
 
-    def _release(self, token: UUID) -> None:
-        self._persist(partial(_release, checkpoint_id=self.checkpoint_id, token=token))
-        self.leases.drop(token)
+    def _release(self, batch: _Batch) -> None:
+        self._persist(partial(_release, checkpoint_id=batch.encoder.checkpoint_id, token=batch.claim.token))
+        self.leases.drop(batch.claim.token)
 
     def release_all(self) -> None:
         """Hand back whatever is still held; if the database is away, the leases run out by themselves."""
-        for token in self.leases.held():
+        for token, checkpoint_id in self.leases.held().items():
             try:
                 with transaction(self.database.engine) as session:
-                    gallery.release(session, self.checkpoint_id, token)
+                    gallery.release(session, checkpoint_id, token)
             except DatabaseUnavailable:
                 log.warning("claim_not_released")
             self.leases.drop(token)
@@ -222,17 +286,18 @@ class _Worker:
         waited = time.monotonic() - started
         if decoded:
             try:
-                self._encode(decoded, outcome)
+                self._encode(batch.encoder, decoded, outcome)
             except Exception:  # not handed back but left to its lease: one of these may be what broke the encoder,
                 self.leases.drop(batch.claim.token)  # and only a counted attempt finds out which
                 raise
         embedding = time.monotonic() - started - waited
-        recorded = self._persist(partial(self._record, token=batch.claim.token, outcome=outcome))
+        recorded = self._persist(partial(_record, batch=batch, outcome=outcome))
         if len(outcome.rows) + len(outcome.failures) + len(outcome.retries) < len(batch.claim.items):
-            self._release(batch.claim.token)  # stopped in between: the rest is for others
+            self._release(batch)  # stopped in between: the rest is for others
         self.leases.drop(batch.claim.token)
         log.info(
             "images_embedded",
+            checkpoint=batch.encoder.checkpoint_id,
             images=recorded,
             late=len(outcome.rows) - recorded,  # the lease ran out and others have done it
             failed=len(outcome.failures),
@@ -251,10 +316,10 @@ class _Worker:
         except OSError as error:
             outcome.retries[item.row] = f"The image's file could not be read ({error.strerror})."
 
-    def _encode(self, decoded: list[tuple[int, Image.Image]], outcome: _Outcome) -> None:
+    def _encode(self, encoder: EncoderLike, decoded: list[tuple[int, Image.Image]], outcome: _Outcome) -> None:
         """One call for all; if that fails, one for each, so that only the culprit fails."""
         try:
-            vectors = self._vectors([image for _, image in decoded])
+            vectors = _vectors(encoder, [image for _, image in decoded])
         except Exception as error:
             if len(decoded) > 1:
                 log.warning(
@@ -263,9 +328,9 @@ class _Worker:
                 for pair in decoded:
                     if self.stop.is_set():
                         return
-                    self._encode([pair], outcome)
+                    self._encode(encoder, [pair], outcome)
                 return
-            self._check_encoder()
+            _check_encoder(encoder)
             log.warning("image_refused", row=decoded[0][0], error=repr(error)[:200])
             outcome.failures[decoded[0][0]] = f"The encoder could not embed this image ({type(error).__name__})."
             return
@@ -275,30 +340,6 @@ class _Worker:
                 outcome.vectors.append(vector)
             else:
                 outcome.failures[row] = "The encoder gave no finite embedding for this image."
-
-    def _vectors(self, images: Sequence[Image.Image]) -> Vectors:
-        vectors = self.encoder.embed_images(images)
-        assert vectors.shape == (len(images), self.encoder.dim), vectors.shape
-        return vectors
-
-    def _check_encoder(self) -> None:
-        """Tell an image the encoder cannot take from an encoder that is broken: a lost GPU must not fail a gallery."""
-        try:
-            self._vectors([Image.new("RGB", (64, 128), BACKDROP)])
-        except Exception:
-            log.error("encoder_broken")
-            raise
-
-    def _record(self, session: Session, token: UUID, outcome: _Outcome) -> int:
-        recorded = 0
-        if outcome.rows:
-            vectors = np.stack(outcome.vectors)
-            recorded = gallery.record_embeddings(session, self.checkpoint_id, token, outcome.rows, vectors)
-        for row, error in outcome.failures.items():
-            gallery.record_failure(session, self.checkpoint_id, token, row, error)
-        for row, error in outcome.retries.items():
-            gallery.record_failure(session, self.checkpoint_id, token, row, error, retry_seconds=FILE_RETRY_SECONDS)
-        return recorded
 
     def _persist(self, work: Callable[[Session], T]) -> T:
         """Run work in a transaction, again until the database answers. Raises DatabaseUnavailable only after `stop`."""
@@ -314,6 +355,38 @@ class _Worker:
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def _vectors(encoder: EncoderLike, images: Sequence[Image.Image]) -> Vectors:
+    vectors = encoder.embed_images(images)
+    assert vectors.shape == (len(images), encoder.dim), vectors.shape
+    return vectors
+
+
+def _check_encoder(encoder: EncoderLike) -> None:
+    """Tell an image the encoder cannot take from an encoder that is broken: a lost GPU must not fail a gallery."""
+    try:
+        _vectors(encoder, [Image.new("RGB", (64, 128), BACKDROP)])
+    except Exception:
+        log.error("encoder_broken")
+        raise
+
+
+def _record(session: Session, batch: _Batch, outcome: _Outcome) -> int:
+    checkpoint_id, token = batch.encoder.checkpoint_id, batch.claim.token
+    recorded = 0
+    if outcome.rows:
+        vectors = np.stack(outcome.vectors)
+        recorded = gallery.record_embeddings(session, checkpoint_id, token, outcome.rows, vectors)
+    for row, error in outcome.failures.items():
+        gallery.record_failure(session, checkpoint_id, token, row, error)
+    for row, error in outcome.retries.items():
+        gallery.record_failure(session, checkpoint_id, token, row, error, retry_seconds=FILE_RETRY_SECONDS)
+    return recorded
+
+
+def _active(session: Session) -> str | None:
+    return checkpoints.active_id(session)
+
+
 def _release(session: Session, checkpoint_id: str, token: UUID) -> int:
     return gallery.release(session, checkpoint_id, token)
 
@@ -321,9 +394,10 @@ def _release(session: Session, checkpoint_id: str, token: UUID) -> int:
 class _Leases:
     """Renews what is held from a thread of its own, so that no encoder call is too long for its lease."""
 
-    def __init__(self, database: Database, checkpoint_id: str, seconds: float) -> None:
-        self.database, self.checkpoint_id, self.seconds = database, checkpoint_id, seconds
+    def __init__(self, database: Database, seconds: float) -> None:
+        self.database, self.seconds = database, seconds
         self._renewals: dict[UUID, int] = {}
+        self._checkpoints: dict[UUID, str] = {}  # what each is a claim for
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
@@ -338,30 +412,32 @@ class _Leases:
         self._end.set()
         self._thread.join()
 
-    def hold(self, token: UUID) -> None:
+    def hold(self, token: UUID, checkpoint_id: str) -> None:
         with self._lock:
-            self._renewals[token] = 0
+            self._renewals[token], self._checkpoints[token] = 0, checkpoint_id
 
     def drop(self, token: UUID) -> None:
         with self._lock:
             self._renewals.pop(token, None)
+            self._checkpoints.pop(token, None)
 
-    def held(self) -> list[UUID]:
+    def held(self) -> dict[UUID, str]:
+        """Token -> checkpoint."""
         with self._lock:
-            return list(self._renewals)
+            return dict(self._checkpoints)
 
     def _renew(self) -> None:
         while not self._end.wait(self.seconds / 3):
-            for token in self._due():
+            for token, checkpoint_id in self._due():
                 try:
                     with transaction(self.database.engine) as session:
-                        gallery.renew_lease(session, self.checkpoint_id, token, self.seconds)
+                        gallery.renew_lease(session, checkpoint_id, token, self.seconds)
                 except DatabaseUnavailable:
                     log.warning("lease_not_renewed")
 
-    def _due(self) -> list[UUID]:
+    def _due(self) -> list[tuple[UUID, str]]:
         with self._lock:
             due = [token for token, renewals in self._renewals.items() if renewals < RENEWALS]
             for token in due:
                 self._renewals[token] += 1
-            return due
+            return [(token, self._checkpoints[token]) for token in due]

@@ -15,26 +15,38 @@ from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from indexer import gallery, journal, snapshots
+from indexer import journal, snapshots
 from indexer.database import Database, open_database, transaction
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
 from indexer.intake import recover_interrupted
 from indexer.replica import Replica
 from indexer.settings import refuse_unknown_variables
+from indexer.succession import Succession
 from service.context import Context, QueryEncoder
 from service.edge import Edge
+from service.encoders import CheckpointFiles, EncoderFiles
 from service.errors import Refusal, install_error_handlers
 from service.intake_queue import IntakeQueue
 from service.logs import configure_logs
 from service.openapi import describe
-from service.operations import embed_canaries
-from service.routes import cameras, erasures, holds, images, ingestions, operations, retention, searches
+from service.routes import (
+    cameras,
+    checkpoints,
+    erasures,
+    holds,
+    images,
+    ingestions,
+    operations,
+    retention,
+    searches,
+)
 from service.settings import ServiceSettings
 from service.sweeper import Sweeper
+from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
-ROUTES = (searches, images, ingestions, cameras, erasures, holds, retention, operations)
+ROUTES = (searches, images, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
 
 
 def create_app(
@@ -42,12 +54,13 @@ def create_app(
     *,
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
+    files: EncoderFiles | None = None,
     context: Context | None = None,
 ) -> FastAPI:
     """The ASGI application. Nothing is opened before it starts.
 
-    `encoder` and `database` replace the checkpoint and the database of the settings, `context` all that would be
-    opened; who passes them closes them.
+    `encoder`, `database` and `files` replace the checkpoint, the database and the checkpoint files of the settings,
+    `context` all that would be opened; who passes them closes them.
     """
     configure_logs(settings.log_level)
 
@@ -55,7 +68,9 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack = ExitStack()
         try:
-            app.state.context = context or await run_in_threadpool(open_context, stack, settings, encoder, database)
+            app.state.context = context or await run_in_threadpool(
+                open_context, stack, settings, encoder, database, files
+            )
             yield
         finally:
             await run_in_threadpool(stack.close)
@@ -85,17 +100,16 @@ def open_context(
     settings: ServiceSettings,
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
+    files: EncoderFiles | None = None,
 ) -> Context:
     """Open the parts of the service, each of them closed by `stack`."""
     refuse_unknown_variables(ServiceSettings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if database is None:
         database = stack.enter_context(open_database(settings))
-    path = "" if encoder is not None else str(checkpoint_path(settings))
-    encoder = encoder or load_encoder(settings)
+    files = files or CheckpointFiles(settings)
+    encoder = open_active(database, settings, files, encoder)
     with transaction(database.engine) as session:
-        net = str(encoder.info.get("net"))
-        gallery.ensure_checkpoint(session, encoder.checkpoint_id, net, encoder.dim, encoder.info, path)
         recover_interrupted(session)
     on_disk = settings.data_dir / snapshots.FOLDER
     if not settings.index_snapshot_seconds and on_disk.exists():
@@ -105,6 +119,9 @@ def open_context(
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)
+    succession = Succession(database, replica, files.load)
+    succession.start(settings.poll_seconds)
+    stack.callback(succession.stop)
     store = ImageStore(settings.data_dir / "images")
     store.remove_leftovers()
     eraser = Eraser(database, store, settings.data_dir / journal.NAME, replica)
@@ -116,21 +133,7 @@ def open_context(
     intake = IntakeQueue(database, store, settings)
     intake.start()
     stack.callback(intake.stop)
-    return Context(settings, database, store, replica, intake, eraser, embed_canaries(encoder))
-
-
-def checkpoint_path(settings: ServiceSettings) -> Path:
-    # Imported here, because torch takes seconds that whoever only wants the documentation need not wait for.
-    from model.checkpoint import default_checkpoint
-
-    return settings.checkpoint or default_checkpoint()
-
-
-def load_encoder(settings: ServiceSettings) -> QueryEncoder:
-    """The encoder of the checkpoint in the settings, or of the shipped one. Raises CheckpointError."""
-    from model.encoder import Encoder
-
-    return Encoder(checkpoint_path(settings), settings.device, settings.batch_size)
+    return Context(settings, database, store, replica, succession, files, intake, eraser)
 
 
 def refuse_unknown_parameters(request: Request) -> None:

@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.checkpoint_cli import checkpoint_app
 from service.governance_cli import backup_app, erase
 
 app = typer.Typer(
@@ -33,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Settings of the service and the worker.", no_args_is_help=True)
-checkpoint_app = typer.Typer(help="Trained networks.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.command()(erase)
@@ -135,18 +135,24 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=75,  # longer than proxies and clients keep theirs: who closes first resets nobody
             timeout_graceful_shutdown=10,
         )
 
 
 @app.command()
 def worker() -> None:
-    """Embed images that lack an embedding, until stopped. Start as many as the machine can feed."""
+    """Embed images that lack an embedding, until stopped. Start as many as the machine can feed.
+
+    Serves every checkpoint the gallery wants. With PERSON_SEARCH_CHECKPOINT it starts with that one, or not at all if
+    the gallery does not want it.
+    """
     from indexer.database import open_database
     from indexer.images import ImageStore
     from indexer.settings import refuse_unknown_variables
     from indexer.worker import run
-    from service.app import load_encoder
+    from model.encoder import Encoder  # takes seconds: now rather than when there is work
+    from service.encoders import CheckpointFiles
     from service.logs import configure_logs
     from service.settings import ServiceSettings
 
@@ -160,9 +166,11 @@ def worker() -> None:
     refuse_unknown_variables(ServiceSettings)
     settings = ServiceSettings()
     configure_logs(settings.log_level)
-    encoder = load_encoder(settings)
+    chosen = settings.checkpoint
+    own = None if chosen is None else Encoder(chosen, settings.device, settings.batch_size)
     with open_database(settings) as database:
-        run(database, ImageStore(settings.data_dir / "images"), encoder, settings, stop)
+        store = ImageStore(settings.data_dir / "images")
+        run(database, store, own, settings, stop, load=CheckpointFiles(settings).load)
 
 
 # -- using it --------------------------------------------------------------------------------------------------------

@@ -139,6 +139,25 @@ class Client:
             if after is None:
                 return
 
+    def checkpoints(self) -> list[Json]:
+        found: list[Json] = self._json("GET", "/api/v1/checkpoints", timeout=None)["checkpoints"]
+        return found
+
+    def checkpoint(self, checkpoint_id: str) -> Json:
+        return self._json("GET", f"/api/v1/checkpoints/{checkpoint_id}", timeout=None)
+
+    def register_checkpoint(self, file: BinaryIO) -> Json:
+        chunks = iter(lambda: file.read(1 << 20), b"")
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._json("POST", "/api/v1/checkpoints", content=chunks, headers=headers, timeout=None)
+
+    def judge_checkpoint(self, checkpoint_id: str, body: Json) -> Json:
+        return self._json("POST", f"/api/v1/checkpoints/{checkpoint_id}/gate", json=body, timeout=None)
+
+    def act_on_checkpoint(self, checkpoint_id: str, action: str, body: Json | None = None) -> Json:
+        """``action`` is activate, rollback or retire; the last takes no body."""
+        return self._json("POST", f"/api/v1/checkpoints/{checkpoint_id}/{action}", json=body, timeout=None)
+
     def content(self, image_id: str, variant: str = "full") -> bytes:
         return self.request("GET", f"/api/v1/images/{image_id}/content", params={"variant": variant}).content
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import numpy as np
 from fastapi import Depends, Request
@@ -15,8 +15,12 @@ from indexer.database import Database
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
 from indexer.replica import Replica
+from indexer.succession import Succession
 from service.intake_queue import IntakeQueue
 from service.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from service.encoders import EncoderFiles
 
 Vectors = NDArray[np.float32]
 
@@ -38,15 +42,16 @@ class QueryEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """The running service. `canaries` are the vectors of the readiness check, made once at the start."""
+    """The running service."""
 
     settings: ServiceSettings
     database: Database
     store: ImageStore
     replica: Replica[QueryEncoder]
+    succession: Succession[QueryEncoder]
+    files: EncoderFiles
     intake: IntakeQueue
     eraser: Eraser
-    canaries: dict[str, Vectors]
 
 
 def current(request: Request) -> Context:

@@ -24,7 +24,7 @@ from indexer.metadata import pointer_of
 from service.schemas import EXAMPLE_ID, Problem, ProblemError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = {"database_unavailable": 2, "queue_full": 10, "not_ready": 2}
+RETRY_AFTER_SECONDS = {"checkpoint_replaced": 2, "database_unavailable": 2, "queue_full": 10, "not_ready": 2}
 
 log = structlog.get_logger()
 
@@ -49,6 +49,8 @@ KINDS: dict[str, Kind] = {
     "ingestion_finished": Kind(409, "Ingestion is over", "This ingestion is over; nothing more comes in from it."),
     "nothing_to_retry": Kind(409, "Nothing to retry", "No image of this ingestion failed to be embedded."),
     "no_text_branch": Kind(409, "No text search", "The active checkpoint has no text branch; search by image."),
+    "checkpoint_conflict": Kind(409, "Not possible now", "Checkpoint 3f2a9c51d07be846 answers searches."),
+    "gate_refused": Kind(409, "Refused by the gate", "12 images that are found now would not be found."),
     "not_indexed": Kind(409, "Not searchable yet", "This image is not embedded yet; try again in a moment."),
     "expired": Kind(410, "Search expired", "This search expired 24 hours after it was made; run it again."),
     "body_too_large": Kind(413, "Too large", "The body has more than 262,144 bytes, the limit of this call."),
@@ -69,6 +71,7 @@ KINDS: dict[str, Kind] = {
     "idempotency_conflict": Kind(
         422, "Key used before", "This Idempotency-Key was sent with another request within 24 hours."
     ),
+    "invalid_checkpoint": Kind(422, "Invalid checkpoint", "The file sent is not a whole safetensors file."),
     "invalid_archive": Kind(422, "Invalid archive", "The archive is not a zip file."),
     "reason_names_person": Kind(
         422, "Reason names the person", "The reason is kept in the receipt. Write it without 'north-000123'."
@@ -76,6 +79,10 @@ KINDS: dict[str, Kind] = {
     "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
+    "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
+    "checkpoint_replaced": Kind(
+        503, "Checkpoint retired", "Another checkpoint is being loaded. Try again in a moment."
+    ),
     "queue_full": Kind(503, "Too many archives waiting", "8 archives are waiting already. Try again later."),
     "storage_full": Kind(507, "Disk full", "The disk is full. Free some space, then send it again."),
 }

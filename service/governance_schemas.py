@@ -57,6 +57,7 @@ class ErasureCounts(ResponseBody):
     searches: int = Field(0, description="Kept searches that asked for the person; they have expired now")
     ledger_lines: int = Field(0, description="Lines of ingestions that named the person; they are blank now")
     ingestions: int = Field(0, description="Ingestions whose source or error named the person; it is blank now")
+    gate_reports: int = Field(0, description="Reports on checkpoints that listed one of the images")
     request_keys: int = Field(0, description="Idempotency-Keys that named the person; they are forgotten")
     held: int = Field(0, description="Under legal hold: with any of these, nothing is erased")
 

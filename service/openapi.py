@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
 from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
 
@@ -33,6 +34,9 @@ BY_HAND: list[type[BaseModel]] = [
     ErasureRequest,
     HoldRequest,
     PolicyRequest,
+    GateRequest,
+    ActivationRequest,
+    RollbackRequest,
     Problem,
 ]
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}

@@ -6,34 +6,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from indexer import gallery
+from indexer import checkpoints, gallery
+from indexer.canaries import embed_canaries, faults
 from indexer.database import schema_is_current, transaction
 from indexer.errors import GalleryError, StorageFull
 from service.schemas import Check, Readiness
 from service.settings import ServiceSettings
 
 if TYPE_CHECKING:
-    from service.context import Context, QueryEncoder, Vectors
-
-CANARY_TEXT = "a person in a red jacket and black trousers with a blue bag"
-TOLERANCE = 1e-3  # between two embeddings of the same canary: kernels may sum in another order
+    from service.context import Context
 
 
 class Unready(Exception):  # noqa: N818
     """A check failed; the message says why."""
-
-
-def embed_canaries(encoder: QueryEncoder) -> dict[str, Vectors]:
-    """One known text and one known image as vectors (D,); made at the start, and again by every readiness check."""
-    levels = np.linspace(0, 255, 160 * 64, dtype=np.uint8).reshape(160, 64)
-    image = Image.fromarray(np.stack([levels, levels[::-1], levels.T.reshape(160, 64)], axis=-1))  # (160, 64, 3)
-    vectors = {"image": encoder.embed_images([image])[0]}
-    if encoder.has_text:
-        vectors["text"] = encoder.embed_texts([CANARY_TEXT])[0]
-    return vectors
 
 
 def readiness(context: Context) -> Readiness:
@@ -64,12 +49,18 @@ def check_schema(context: Context) -> str:
 
 
 def check_checkpoint(context: Context) -> str:
+    """Ready while a newly activated checkpoint is loading, too: the old one answers, and all replicas load at once."""
     loaded = context.replica.state.checkpoint_id
     with transaction(context.database.engine) as session:
-        active = gallery.active_checkpoint(session)
-    if active is None or active.id != loaded:
-        raise Unready(f"Checkpoint {loaded} is loaded, but {active and active.id} is the active one.")
-    return f"The active checkpoint {loaded} is loaded."
+        active = checkpoints.active_id(session)
+        retired = checkpoints.is_retired(session, loaded)
+    if active == loaded:
+        return f"The active checkpoint {loaded} is loaded."
+    if context.succession.problem is not None:
+        raise Unready(f"Checkpoint {loaded} still answers instead of {active}: {context.succession.problem}")
+    if active is None or retired:
+        raise Unready(f"Checkpoint {loaded} is loaded, but {active} is the active one.")
+    return f"Checkpoint {active} is active and being loaded; until then {loaded} answers."
 
 
 def check_index(context: Context) -> str:
@@ -89,13 +80,13 @@ def check_index(context: Context) -> str:
 
 
 def check_canaries(context: Context) -> str:
-    now = embed_canaries(context.replica.state.encoder)
-    for kind, vector in now.items():
-        if not np.isfinite(vector).all() or abs(float(np.linalg.norm(vector)) - 1) > TOLERANCE:
-            raise Unready(f"The known {kind} does not become a finite unit vector.")
-        if float(np.abs(vector - context.canaries[kind]).max()) > TOLERANCE:
-            raise Unready(f"The known {kind} does not become the vector it was at the start.")
-    return f"Known {' and '.join(now)} become the same unit vectors as at the start."
+    encoder = context.replica.state.encoder
+    with transaction(context.database.engine) as session:
+        stored = checkpoints.record(session, encoder.checkpoint_id).canaries
+    now = embed_canaries(encoder)
+    if found := faults(now, stored):
+        raise Unready(" ".join(found))
+    return f"Known {' and '.join(now)} become the unit vectors they were when the checkpoint was registered."
 
 
 def check_disk(context: Context) -> str:

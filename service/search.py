@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from indexer import gallery
+from indexer import checkpoints, gallery
 from indexer.database import transaction
 from indexer.filters import Condition, ImageFilter
 from indexer.gallery import ImageRecord, SearchRecord
@@ -59,9 +59,9 @@ def run(context: Context, request: SearchRequest, upload: bytes | None) -> Searc
 
     Raises Refusal for what cannot be searched for, and GalleryError for a picture that cannot be read.
     """
-    refuse_impossible(context, request, upload)
     notes = Notes()
-    live = context.replica.state
+    live = context.replica.state  # once: a checkpoint activated meanwhile answers the next search
+    refuse_impossible(context, live.encoder, request, upload)
     with notes.timed("embed"):
         vectors = embed_query(live.encoder, request.query.text, upload, context, notes)
     with transaction(context.database.engine) as session:
@@ -72,6 +72,7 @@ def run(context: Context, request: SearchRequest, upload: bytes | None) -> Searc
         with notes.timed("filter"):
             wanted = image_filter(request.filter)
             allowed = None if wanted == ImageFilter() else gallery.allowed_rows(session, wanted, live.checkpoint_id)
+        refuse_retired(session, live.checkpoint_id)
         with notes.timed("rank"):
             context.replica.refresh(session)  # after the filter, so that the index has every row the filter allows
             ranking = rank(session, live.index, vector, allowed, request.limit)
@@ -149,7 +150,7 @@ def content_path(image_id: UUID, variant: Literal["full", "thumb"] = "full") -> 
 # --------------------------------------------------------------------------------------------- what can be searched
 
 
-def refuse_impossible(context: Context, request: SearchRequest, upload: bytes | None) -> None:
+def refuse_impossible(context: Context, encoder: QueryEncoder, request: SearchRequest, upload: bytes | None) -> None:
     """What the fields allow one by one but not together, or not with this checkpoint."""
     query, most = request.query, context.settings.search_limit_max
     has_image = upload is not None or query.image is not None
@@ -163,9 +164,16 @@ def refuse_impossible(context: Context, request: SearchRequest, upload: bytes | 
     if query.weights is not None and not (query.text is not None and has_image):
         sentence = "Weights balance a text against an image: give both, or leave the weights out."
         raise Refusal("invalid_request", sentence, "/query/weights")
-    if query.text is not None and not context.replica.state.encoder.has_text:
+    if query.text is not None and not encoder.has_text:
         sentence = "The active checkpoint cannot read text: it only compares images. Search with an image."
         raise Refusal("no_text_branch", sentence, "/query/text")
+
+
+def refuse_retired(session: Session, checkpoint_id: str) -> None:
+    """Embeddings go after the state says so, so what was read before this check was complete."""
+    if checkpoints.is_retired(session, checkpoint_id):
+        sentence = "The checkpoint of this replica was retired while another is being loaded. Try again in a moment."
+        raise Refusal("checkpoint_replaced", sentence)
 
 
 def refuse_unknown_cameras(session: Session, wanted: Filter) -> None:

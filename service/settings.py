@@ -22,6 +22,7 @@ class ServiceSettings(GallerySettings):
 
     max_upload_bytes: int = Field(24 * MiB, gt=0, description="of a whole request with an image")
     max_ingestion_bytes: int = Field(4 * GiB, gt=0, description="of one archive")
+    max_checkpoint_bytes: int = Field(4 * GiB, gt=0, description="of a checkpoint's file that is registered")
     ingestion_queue: int = Field(8, gt=0, description="archives that may wait for their turn")
     search_limit_max: int = Field(SEARCH_LIMIT_MAX, ge=1, le=SEARCH_LIMIT_MAX, description="results of one search")
     min_free_bytes: int = Field(256 * MiB, ge=0, description="with less free disk nothing is accepted any more")

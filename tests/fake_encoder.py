@@ -6,14 +6,19 @@ It stands in for `model.encoder.Encoder` where a test is about everything around
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from indexer.errors import CheckpointMissing, GalleryError
 
 MAX_WORDS = 56
 WORDS = (
@@ -57,6 +62,38 @@ class GridEncoder:
 
     def is_truncated(self, text: str) -> bool:
         return len(_words(text)) > MAX_WORDS
+
+
+class GridFiles:
+    """Checkpoint files of grid encoders: such a file holds nothing but its id. Those `lost` cannot be loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.removed: list[str] = []
+        self.lost: set[str] = set()
+
+    def load(self, checkpoint_id: str) -> GridEncoder:
+        if checkpoint_id in self.lost:
+            raise CheckpointMissing(f"The file of checkpoint {checkpoint_id} is not there.")
+        return GridEncoder(int(checkpoint_id.removeprefix("grid")))
+
+    def admit(self, path: Path, called: str) -> GridEncoder:
+        written = path.read_text(errors="replace")
+        if not re.fullmatch(r"grid\d{12}", written):
+            raise GalleryError(f"{called} is not a checkpoint.", code="invalid_checkpoint")
+        return self.load(written)
+
+    def remove(self, checkpoint_id: str) -> None:
+        self.removed.append(checkpoint_id)
+
+    @contextmanager
+    def upload(self) -> Iterator[Path]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / os.urandom(8).hex()
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _words(text: str) -> list[str]:

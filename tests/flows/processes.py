@@ -45,6 +45,13 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait(DEADLINE)
 
+    def pause(self) -> None:
+        """SIGSTOP: it hangs, in whatever it was doing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
         self._process.send_signal(signal.SIGTERM)

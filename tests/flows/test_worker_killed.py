@@ -184,6 +184,27 @@ def test_sigterm_finishes_what_is_in_hand_and_returns_the_rest(
     assert "worker_stopped" in workers[0].log.read_text()
 
 
+def test_a_worker_that_hangs_past_its_lease_loses_its_images_and_writes_nothing_later(
+    database: Database, store: ImageStore, workers: list[WorkerProcess], tmp_path: Path
+) -> None:
+    add(database, store, 40)
+    audit_writes(database)
+    hanging = tmp_path / "hanging"
+    hanging.mkdir()
+    arguments = ("--seconds-per-image", "0.05", "--lease-seconds", "0.5")
+    workers.append(WorkerProcess(database.url, store.root, hanging, *arguments))
+    wait_until(lambda: workers[0].is_busy, "a batch is under way")
+    workers[0].pause()
+    workers.append(WorkerProcess(database.url, store.root, tmp_path, "--lease-seconds", "0.5"))
+    wait_until(lambda: count(database, "ready") == 40, "the other one has done everything")
+    workers[0].resume()
+    wait_until(lambda: '"images": 0, "late": 8' in workers[0].log.read_text(), "it notices that it was late")
+    assert len(values(database, "SELECT image_row FROM audit")) == 40, "none twice"
+    add(database, store, 10, start=100)
+    wait_until(lambda: count(database, "ready") == 50, "and both go on")
+    assert workers[0].terminate() == 0 and workers[1].terminate() == 0
+
+
 def answers(database: Database) -> bool:
     try:
         return values(database, "SELECT 1") == [1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -11,20 +12,25 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from indexer import gallery, holds, journal, retention, traces
+from indexer import checkpoints, gallery, gate, holds, journal, retention, traces
+from indexer.checkpoints import Missing
 from indexer.database import Database, transaction
 from indexer.erasure import Eraser, only_one
 from indexer.errors import JournalDamaged, NotFound, ReasonNamesPerson, UnderLegalHold, UnknownCamera
 from indexer.filters import Condition, ImageFilter
+from indexer.gate import Report
 from indexer.holds import NewHold
 from indexer.idempotency import remember
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.intake import ingest_entries
+from indexer.items import Entry
 from indexer.metadata import ItemMetadata
 from indexer.replica import Replica
 from indexer.snapshots import FOLDER
 from indexer.traces import Selection
 from tests.small_gallery import DAY, ENCODER, OTHER, Gallery, entry, metadata, picture, sha256
+
+DAY_LONG = timedelta(days=1)
 
 
 @pytest.fixture
@@ -228,6 +234,59 @@ def test_a_hold_wins_over_erasures_and_retention(filled: Gallery) -> None:
             holds.place_hold(session, NewHold("order 4", image_ids=(ids[0],)))
         with pytest.raises(UnknownCamera):
             holds.place_hold(session, NewHold("order 5", camera_id="nroth"))
+
+
+def test_what_is_held_is_not_moved_out_of_its_hold(filled: Gallery) -> None:
+    filled.add((1, metadata("g-one", "greta")), (2, metadata("g-two", "greta-too")), (3, metadata("g-three", "gus")))
+    with transaction(filled.database.engine) as session:
+        hold = holds.place_hold(session, NewHold("order 1", identity="greta"))
+        holds.place_hold(
+            session, NewHold("order 2", camera_id="north", captured_from=DAY, captured_until=DAY + DAY_LONG)
+        )
+        later = DAY + 2 * DAY_LONG
+        session.execute(text("UPDATE image SET captured_at = :later WHERE external_id <> 'g-two'"), {"later": later})
+    lines = [
+        Entry(0, metadata=metadata("g-one"), changes=frozenset({"identity"})),
+        Entry(1, metadata=metadata("g-two", camera="south"), changes=frozenset({"camera_id"})),
+        Entry(
+            2,
+            metadata=replace(metadata("g-two", "greta-too"), captured_at=None),
+            changes=frozenset({"captured_at"}),
+        ),
+        Entry(3, metadata=metadata("g-three", "greta"), changes=frozenset({"identity"})),
+        Entry(4, metadata=metadata("g-one", "greta", tags=("seen",)), changes=frozenset({"identity", "tags"})),
+        Entry(5, metadata=metadata("g-three"), changes=frozenset({"identity"})),
+    ]
+    changed = ingest_entries(filled.database, filled.store, lines, "a test", register_cameras=True)
+    with transaction(filled.database.engine) as session:
+        items = gallery.ingestion_items(session, changed)
+    states = ["rejected", "rejected", "rejected", "accepted", "accepted", "rejected"]
+    assert [item.state for item in items] == states
+    refused = [item for item in items if item.state == "rejected"]
+    assert {item.code for item in refused} == {"legal_hold"}
+    assert refused[0].reason is not None and f"legal hold {hold.id}" in refused[0].reason
+    identities = filled.values("SELECT identity FROM image ORDER BY row")
+    assert identities == ["greta", "greta-too", "greta"], "into a hold anybody may come"
+    assert filled.values("SELECT tags FROM image ORDER BY row") == [["seen"], [], []]
+
+
+def test_a_report_of_the_gate_forgets_erased_images(filled: Gallery) -> None:
+    ids = filled.add((1, metadata("h-one", "hilda")), (2, metadata("h-two", "hugo")))
+    there = [Missing(ids[0], "failed", "hilda's image is broken"), Missing(ids[1], "failed", "this one, too")]
+    report = Report(OTHER.checkpoint_id, ENCODER.checkpoint_id, 2, 0, there, {})
+    with transaction(filled.database.engine) as session:
+        gate.keep(session, report)
+    receipt = filled.eraser.erase(Selection(identity="hilda"), "asked for by the person")
+    assert receipt.state == "done" and receipt.counts["gate_reports"] == 1
+    with transaction(filled.database.engine) as session:
+        gate.keep(session, report)  # a report that was being made meanwhile
+        kept = checkpoints.events(session, OTHER.checkpoint_id, "gate")
+    assert [[one["image_id"] for one in event.detail["missing_images"]] for event in kept] == [[str(ids[1])]] * 2
+    assert filled.traces_of("hilda") == []
+    filled.eraser.erase(Selection(identity="hugo"), "asked for by the person")
+    with transaction(filled.database.engine) as session:
+        kept = checkpoints.events(session, OTHER.checkpoint_id, "gate")
+    assert [event.detail["missing_images"] for event in kept] == [[], []]
 
 
 def test_retention_is_that_of_the_camera_or_the_default(filled: Gallery) -> None:

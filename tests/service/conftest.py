@@ -28,6 +28,7 @@ from indexer import worker
 from indexer.database import Database
 from service.app import create_app
 from service.context import Context, QueryEncoder
+from service.encoders import EncoderFiles
 from service.settings import ServiceSettings
 from tests.fake_encoder import GridEncoder
 from tests.postgres_fixtures import fresh_database
@@ -135,6 +136,7 @@ def running_service(
     *,
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
+    files: EncoderFiles | None = None,
     embedded: bool = False,
     **changes: Any,
 ) -> Iterator[Service]:
@@ -149,7 +151,7 @@ def running_service(
             database = stack.enter_context(fresh_database())
         if encoder is None and settings.checkpoint is None:
             encoder = GridEncoder()
-        app = create_app(settings, encoder=encoder, database=database)
+        app = create_app(settings, encoder=encoder, database=database, files=files)
         url = stack.enter_context(serving(app))
         http = stack.enter_context(httpx.Client(base_url=url, timeout=DEADLINE, trust_env=False))
         yield Service(app, settings, http)

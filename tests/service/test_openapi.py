@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from pydantic import BaseModel
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from service.checkpoint_schemas import ActivationRequest, CheckpointDetail, CheckpointList, GateReport, GateRequest
 from service.errors import KINDS
 from service.governance_schemas import (
     ErasureList,
@@ -35,6 +36,7 @@ from service.schemas import (
     SearchRequest,
     SearchResponse,
 )
+from tests.fake_encoder import GridFiles
 from tests.service.conftest import Service, picture, running_service, zipped
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -80,6 +82,9 @@ def test_the_documentation_names_every_error() -> None:
         ("get", "/api/v1/legal-holds", HoldList),
         ("post", "/api/v1/legal-holds", HoldResponse),
         ("get", "/api/v1/retention-policies", PolicyList),
+        ("get", "/api/v1/checkpoints", CheckpointList),
+        ("get", "/api/v1/checkpoints/{checkpoint_id}", CheckpointDetail),
+        ("post", "/api/v1/checkpoints/{checkpoint_id}/gate", GateReport),
     ],
 )
 def test_examples_of_answers_are_answers(method: str, path: str, model: type[BaseModel]) -> None:
@@ -101,6 +106,8 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
         ("post", "/api/v1/erasures", ErasureRequest),
         ("post", "/api/v1/legal-holds", HoldRequest),
         ("put", "/api/v1/retention-policies", PolicyRequest),
+        ("post", "/api/v1/checkpoints/{checkpoint_id}/gate", GateRequest),
+        ("post", "/api/v1/checkpoints/{checkpoint_id}/activate", ActivationRequest),
     ],
 )
 def test_examples_of_requests_are_requests(method: str, path: str, model: type[BaseModel]) -> None:
@@ -114,7 +121,8 @@ def test_examples_of_requests_are_requests(method: str, path: str, model: type[B
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("fuzzed"), max_ingestion_bytes=2**16) as running:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    with running_service(folder, files=GridFiles(folder / "files"), max_ingestion_bytes=2**16) as running:
         running.camera("north")
         for seed in range(5):
             running.added(picture(seed), camera_id="north")
@@ -128,15 +136,19 @@ def existing(fuzzed: Service) -> dict[str, str]:
     search = fuzzed.found({"query": {"text": "a man"}})
     image = search["results"][0]["image_id"]
     erasure = fuzzed.http.post("/api/v1/erasures", json={"identity": "nobody", "reason": "to have one"}).json()
+    checkpoint = search["checkpoint_id"]
     return {
         "image_id": image,
         "search_id": search["id"],
         "ingestion_id": ingestion["id"],
         "erasure_id": erasure["id"],
+        "checkpoint_id": checkpoint,
     }
 
 
-@schemathesis.serializer("application/zip", "application/x-tar", "application/gzip", "application/x-ndjson")
+@schemathesis.serializer(
+    "application/zip", "application/x-tar", "application/gzip", "application/x-ndjson", "application/octet-stream"
+)
 def send_as_it_is(context: schemathesis.SerializationContext, value: Any) -> Any:
     return value if isinstance(value, bytes) else str(value).encode()
 
