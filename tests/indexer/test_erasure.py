@@ -260,7 +260,7 @@ def test_what_is_held_is_not_moved_out_of_its_hold(filled: Gallery) -> None:
     changed = ingest_entries(filled.database, filled.store, lines, "a test", register_cameras=True)
     with transaction(filled.database.engine) as session:
         items = gallery.ingestion_items(session, changed)
-    states = ["rejected", "rejected", "rejected", "accepted", "accepted", "rejected"]
+    states = ["rejected", "rejected", "rejected", "indexed", "indexed", "rejected"]
     assert [item.state for item in items] == states
     refused = [item for item in items if item.state == "rejected"]
     assert {item.code for item in refused} == {"legal_hold"}
