@@ -1,4 +1,4 @@
-"""Backup and restore: the tables at one moment, the image files they name, and the journal of erasures.
+"""Backup and restore: the tables at one moment, the image and checkpoint files they name, the journal of erasures.
 
 Written by this program itself, through COPY, and not by pg_dump: it works alike on the embedded server and on any
 other, and restores into another version of PostgreSQL. Left out is what is made from the tables: the vector index, and
@@ -8,6 +8,7 @@ columns that the database computes.
     DIR/tables/NAME.copy.gz     each table in PostgreSQL's text format
     DIR/images/ab/cd/SHA256     the original files, as in the image store
     DIR/files.txt               their names
+    DIR/checkpoints/ID.safetensors   the networks the gallery is embedded with
     DIR/erasures.jsonl          the erasure journal of that moment
 """
 
@@ -33,6 +34,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from indexer import journal, traces
+from indexer.checkpoints import SUFFIX, WANTED
 from indexer.database import Database, migrate_to, revision_of, transaction
 from indexer.erasure import Eraser, reinstate_missing
 from indexer.errors import BackupRefused, StorageFull
@@ -40,11 +42,11 @@ from indexer.holds import lock_governance
 from indexer.images import ImageStore
 from indexer.journal import JournalEntry
 from indexer.retention import remove_orphans
-from indexer.tables import Base, Camera, Image, Ingestion
+from indexer.tables import Base, Camera, Checkpoint, Image, Ingestion
 
 FORMAT = 1
 CHUNK = 2**20
-DISCONNECT_SECONDS = 2.0
+DISCONNECT_SECONDS = 5.0
 BATCH = 1000  # images erased in one statement while a backup is restored
 
 
@@ -71,6 +73,7 @@ class Manifest:
     files: int
     file_bytes: int
     missing: int
+    checkpoints: dict[str, str]  # name of the file -> its checksum
     file_list_sha256: str
     journal_sha256: str
 
@@ -83,8 +86,12 @@ class Manifest:
 # Create
 
 
-def create(database: Database, store: ImageStore, journal_file: Path, folder: Path) -> Manifest:
+def create(
+    database: Database, store: ImageStore, journal_file: Path, folder: Path, checkpoints: Path | None = None
+) -> Manifest:
     """Write a backup into a new or empty folder; the service may go on meanwhile.
+
+    `checkpoints` is the folder of the checkpoint files; those of retired ones are left out.
 
     Raises `BackupRefused`, `StorageFull`.
     """
@@ -100,6 +107,7 @@ def create(database: Database, store: ImageStore, journal_file: Path, folder: Pa
             sequences = _sequences(session)
             wanted = list(session.scalars(select(Image.sha256).distinct().order_by(Image.sha256)))
             images = session.scalar(select(func.count()).select_from(Image)) or 0
+            wanted_checkpoints = list(session.scalars(select(Checkpoint.id).where(Checkpoint.state.in_(WANTED))))
         copied = {sha256: size for sha256 in wanted if (size := _copy_image(store, sha256, folder)) is not None}
         _write(folder / "files.txt", "".join(f"{sha256}\n" for sha256 in copied).encode())
         # After the files: an image erased while they were copied is in this journal, and stays away after a restore.
@@ -114,6 +122,7 @@ def create(database: Database, store: ImageStore, journal_file: Path, folder: Pa
             files=len(copied),
             file_bytes=sum(copied.values()),
             missing=len(wanted) - len(copied),
+            checkpoints=_copy_checkpoints(checkpoints, wanted_checkpoints, folder),
             file_list_sha256=_sha256(folder / "files.txt"),
             journal_sha256=_sha256(folder / journal.NAME),
         )
@@ -147,6 +156,21 @@ def _copy_image(store: ImageStore, sha256: str, folder: Path) -> int | None:
     return target.stat().st_size
 
 
+def _copy_checkpoints(source: Path | None, ids: list[str], folder: Path) -> dict[str, str]:
+    """Copy the files of these checkpoints, if there are any: a gallery may use the one that comes with the program."""
+    found: dict[str, str] = {}
+    for name in sorted(f"{id}{SUFFIX}" for id in ids):
+        if source is None or not (source / name).exists():
+            continue
+        target = folder / "checkpoints" / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, target)
+        with target.open("rb") as file:
+            os.fsync(file.fileno())
+        found[name] = _sha256(target)
+    return found
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Verify
 
@@ -158,6 +182,8 @@ def verify(folder: Path) -> Manifest:
         _compare(folder / "tables" / f"{table.name}.copy.gz", table.sha256)
     _compare(folder / "files.txt", manifest.file_list_sha256)
     _compare(folder / journal.NAME, manifest.journal_sha256)
+    for name, sha256 in manifest.checkpoints.items():
+        _compare(folder / "checkpoints" / name, sha256)
     images = ImageStore(folder / "images")
     for sha256 in file_list(folder):
         _compare(images.path(sha256), sha256)
@@ -207,12 +233,14 @@ def restore(
     *,
     replace: bool = False,
     snapshots: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> int:
     """Put a backup in the place of the gallery, without whom was erased since; returns how many images that left out.
 
     All in one transaction: whatever goes wrong, the gallery is what it was before. `snapshots` is the folder of the
-    index on disk, which is removed: it is of another gallery then, and may hold vectors of whom was erased. Raises
-    `BackupRefused` for a damaged backup, for a gallery that is not empty unless `replace`, and while others use it.
+    index on disk, which is removed: it is of another gallery then, and may hold vectors of whom was erased.
+    `checkpoints` is the folder that gets the checkpoint files. Raises `BackupRefused` for a damaged backup, for a
+    gallery that is not empty unless `replace`, and while others use it.
     """
     manifest = verify(folder)
     database.engine.dispose()  # only this restore may be connected
@@ -227,6 +255,8 @@ def restore(
             while traces.erase_batch(session, id, BATCH):
                 pass
         _adopt_files(session, store, folder)
+        if checkpoints is not None:
+            _adopt_checkpoints(manifest, folder, checkpoints)
         # Before the commit: from then on, the journal must know everybody who was erased.
         journal_file.parent.mkdir(parents=True, exist_ok=True)
         known = set(map(_key, journal.read(journal_file)))
@@ -245,6 +275,15 @@ def _adopt_files(session: Session, store: ImageStore, folder: Path) -> None:
     for sha256 in session.scalars(select(Image.sha256).distinct()):
         if sha256 in listed:
             store.adopt(sha256, backup.path(sha256))
+
+
+def _adopt_checkpoints(manifest: Manifest, folder: Path, checkpoints: Path) -> None:
+    """Their names are hashes of their content, so a file that is there already is the same."""
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for name, sha256 in manifest.checkpoints.items():
+        target = checkpoints / name
+        if not target.exists() or _sha256(target) != sha256:
+            _write(target, (folder / "checkpoints" / name).read_bytes())
 
 
 def _key(entry: JournalEntry) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from indexer.tables import Checkpoint, CheckpointEvent
 Vectors = NDArray[np.float32]
 Kind = Literal["registered", "gate", "activated", "rolled_back", "retired"]
 
+FOLDER, SUFFIX = "checkpoints", ".safetensors"  # their files in the data folder, named by id
 WANTED = ("active", "candidate")  # checkpoints whose embeddings are kept complete
 CHECKPOINTS_LOCK = 7_305_801  # keys of advisory locks, unique within the database
 ACTIVATION_LOCK = 7_305_804

@@ -191,11 +191,18 @@ class Eraser:
 
 
 def reinstate_missing(session: Session, entries: list[journal.JournalEntry]) -> int:
-    """Decide the erasures of the journal again whose receipt is missing or whose images are back; returns how many."""
+    """Decide the erasures of the journal again whose receipt is missing or whose images are back; returns how many.
+
+    The journal knows no names. So where a receipt is missing of an erasure that was asked for by name, everything goes
+    that may bear names of nobody's image any more.
+    """
     back: set[UUID] = set()
     for entry in entries:
         here = traces.still_there(session, entry.image_ids)
-        if here or traces.erasure(session, entry.erasure_id) is None:
+        unknown = traces.erasure(session, entry.erasure_id) is None
+        if unknown and entry.selection.get("by") in traces.BY_NAME:
+            traces.forget_lone_names(session)
+        if here or unknown:
             described = (entry.erasure_id, entry.created_at, entry.reason, entry.selection)
             traces.reinstate(session, *described, entry.image_ids, running=bool(here))
         back |= here

@@ -8,9 +8,11 @@ database by its digest, and what the index has too little or too much is put rig
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -284,7 +286,9 @@ class Replica(Generic[E]):
         """
         if self._snapshots is None:
             return
-        with self._saving:
+        with self._alone_on_disk(self._snapshots):
+            with self._updating, transaction(self._database.engine) as session:
+                self._follow(session)  # what another service has erased from this folder must not be written again
             live, mended = self.state, self.mended
             if self._saved == (live.checkpoint_id, live.seq, mended):
                 return
@@ -303,12 +307,22 @@ class Replica(Generic[E]):
         False if one is still in the index or on the disk. Raises OSError.
         """
         self.state.index.compact()
-        with self._saving:  # nobody is about to write what was in memory a moment ago
+        if self._snapshots is None:
+            return not np.isin(rows, self.state.index.rows).any()
+        with self._alone_on_disk(self._snapshots):  # nobody is about to write what was in memory a moment ago
             self._saved = None  # what is on the disk may lack blocks now: the next save writes them
             for folder in self._folders():
                 snapshots.forget(folder, rows)
             kept = any(snapshots.holds(folder, rows) for folder in self._folders())
         return not kept and not np.isin(rows, self.state.index.rows).any()
+
+    @contextmanager
+    def _alone_on_disk(self, folder: Path) -> Iterator[None]:
+        """No other thread, and no other service on the same data folder, writes snapshots meanwhile."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with self._saving, folder.with_name(f"{folder.name}.lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     # --- threads
 

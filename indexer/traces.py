@@ -85,6 +85,9 @@ class Selection:
         return {"by": "image_ids", "given": len(self.image_ids)}
 
 
+BY_NAME = ("identity", "external_ids")  # selections that name somebody, perhaps without an image
+
+
 @dataclass(frozen=True)
 class ErasureRecord:
     """The receipt of an erasure. `proof` says what was searched afterwards, and found empty."""
@@ -327,6 +330,26 @@ _FORGET_ROWS = text("""
         FROM jsonb_array_elements(results) WITH ORDINALITY AS entry (result, place))
     WHERE EXISTS (SELECT FROM jsonb_array_elements(results) AS result WHERE (result ->> 'row')::bigint = ANY(:rows))
 """).bindparams(bindparam("rows", type_=ARRAY(BigInteger)))
+
+
+def forget_lone_names(session: Session) -> None:
+    """Blank every name that belongs to no image here, whoever it is: lines of the ledger, what ingestions say, searches
+    and keys of requests. For a restored database that is older than an erasure by name.
+    """
+    session.execute(_blank(IngestionItem.image_id.is_(None)))
+    session.execute(
+        text(
+            "UPDATE ingestion SET source = 'It may have named somebody who was erased.',"
+            " error = CASE WHEN error IS NOT NULL THEN 'It may have named somebody who was erased.' END"
+        )
+    )
+    session.execute(
+        text(
+            "UPDATE search SET request = '{}', results = '[]', expires_at = least(expires_at, now()) - interval '1 day'"
+            " WHERE request <> '{}'"
+        )
+    )
+    session.execute(text("DELETE FROM idempotency_key"))
 
 
 def forget_rows(session: Session, rows: Sequence[int]) -> int:

@@ -224,17 +224,21 @@ class _Worker:
 
     # --- claims
 
-    def _claim(self) -> _Batch | None:
+    def _claim(self, *, only_fresh: bool = False) -> _Batch | None:
         with_work, active = self._persist(lambda session: (checkpoints.with_work(session), _active(session)))
         for checkpoint_id in self.encoders.in_turn(with_work, active):
             encoder = self.encoders.get(checkpoint_id, checkpoint_id == active)
             if encoder is None:
                 continue
             claimed = self._persist(partial(self._claim_for, checkpoint_id=checkpoint_id, active=active))
-            if claimed.items:
-                self.leases.hold(claimed.token, checkpoint_id)
-                images = [self.decoders.submit(self.store.open, item.sha256) for item in claimed.items]
-                return _Batch(encoder, claimed, images)
+            if not claimed.items:
+                continue
+            self.leases.hold(claimed.token, checkpoint_id)
+            if only_fresh and any(item.attempts > 1 for item in claimed.items):
+                self._release(checkpoint_id, claimed.token)
+                return None
+            images = [self.decoders.submit(self.store.open, item.sha256) for item in claimed.items]
+            return _Batch(encoder, claimed, images)
         return None
 
     def _claim_for(self, session: Session, checkpoint_id: str, active: str | None) -> Claim:
@@ -250,20 +254,14 @@ class _Worker:
     def _claim_ahead(self, current: _Batch) -> _Batch | None:
         """The next batch, to be decoded while the encoder works: only ever fresh images beside fresh images.
 
-        An image that was tried before runs with no other in hand, so that if it takes the worker down no other is
-        blamed with it.
+        An image that was tried before runs with no other in hand, not even in the decoder, so that if it takes the
+        worker down no other is blamed with it.
         """
-        if not current.is_fresh or self.stop.is_set():
-            return None
-        ahead = self._claim()
-        if ahead is not None and not ahead.is_fresh:
-            self._release(ahead)
-            return None
-        return ahead
+        return self._claim(only_fresh=True) if current.is_fresh and not self.stop.is_set() else None
 
-    def _release(self, batch: _Batch) -> None:
-        self._persist(partial(_release, checkpoint_id=batch.encoder.checkpoint_id, token=batch.claim.token))
-        self.leases.drop(batch.claim.token)
+    def _release(self, checkpoint_id: str, token: UUID) -> None:
+        self._persist(partial(_release, checkpoint_id=checkpoint_id, token=token))
+        self.leases.drop(token)
 
     def release_all(self) -> None:
         """Hand back whatever is still held; if the database is away, the leases run out by themselves."""
@@ -293,7 +291,7 @@ class _Worker:
         embedding = time.monotonic() - started - waited
         recorded = self._persist(partial(_record, batch=batch, outcome=outcome))
         if len(outcome.rows) + len(outcome.failures) + len(outcome.retries) < len(batch.claim.items):
-            self._release(batch)  # stopped in between: the rest is for others
+            self._release(batch.encoder.checkpoint_id, batch.claim.token)  # stopped in between: the rest is for others
         self.leases.drop(batch.claim.token)
         log.info(
             "images_embedded",

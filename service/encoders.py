@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from indexer.checkpoints import FOLDER, SUFFIX
 from indexer.errors import CheckpointMissing, GalleryError
 from service.context import QueryEncoder
 from service.settings import ServiceSettings
 
-SUFFIX = ".safetensors"
 LEFT_SECONDS = 3600.0  # without a byte more: nobody is writing this upload any longer
 
 
@@ -54,7 +54,7 @@ class CheckpointFiles:
     """The files in the data folder, loaded with torch."""
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._folder = settings.data_dir / "checkpoints"
+        self._folder = settings.data_dir / FOLDER
         self._settings = settings
 
     def path(self, checkpoint_id: str) -> Path:

@@ -64,10 +64,10 @@ def erase(
 @backup_app.command("create")
 def create(folder: Folder) -> None:
     """Write a backup into a new folder. The service may go on meanwhile."""
-    from indexer import backup
+    from indexer import backup, checkpoints
 
     with gallery() as (database, store, journal):
-        made = backup.create(database, store, journal, folder)
+        made = backup.create(database, store, journal, folder, journal.parent / checkpoints.FOLDER)
     console.print(f"Wrote {made.rows} rows and {made.files} files ({made.file_bytes:,} bytes) to {folder}.")
     if made.missing:
         console.print(f"[yellow]note:[/] {made.missing} files are missing from the image store, so from the backup.")
@@ -88,12 +88,11 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a gallery that is not empty.")] = False,
 ) -> None:
     """Put a backup in the place of the gallery, without whom was erased since. Stop service and workers before."""
-    from indexer import backup
-    from indexer.snapshots import FOLDER
+    from indexer import backup, checkpoints, snapshots
 
     with gallery() as (database, store, journal):
-        index = journal.parent / FOLDER
-        left_out = backup.restore(database, store, journal, folder, replace=replace, snapshots=index)
+        beside = {"snapshots": journal.parent / snapshots.FOLDER, "checkpoints": journal.parent / checkpoints.FOLDER}
+        left_out = backup.restore(database, store, journal, folder, replace=replace, **beside)
     console.print(f"Restored {folder}. {left_out} images were left out, because they were erased since.")
 
 

@@ -20,7 +20,7 @@ from indexer.database import Database, transaction
 from indexer.errors import CheckpointConflict, GateRefused
 from indexer.gate import LabelledText, Report, judge, keep
 from service.context import Context, QueryEncoder
-from service.encoders import SUFFIX, EncoderFiles, checkpoint_path
+from service.encoders import EncoderFiles, checkpoint_path
 from service.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ def register(database: Database, encoder: QueryEncoder) -> str:
         str(encoder.info.get("net")),
         encoder.dim,
         encoder.info,
-        f"checkpoints/{encoder.checkpoint_id}{SUFFIX}",
+        f"{checkpoints.FOLDER}/{encoder.checkpoint_id}{checkpoints.SUFFIX}",
         embed_canaries(encoder),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from indexer.errors import BackupRefused, StorageFull
 from indexer.holds import NewHold
 from indexer.idempotency import remember
 from indexer.images import ImageStore
+from indexer.intake import ingest_entries
+from indexer.items import Entry
 from indexer.replica import Replica
 from indexer.snapshots import FOLDER
 from indexer.tables import Base
@@ -110,6 +113,43 @@ def test_whom_was_erased_since_does_not_come_back(filled: Gallery, tmp_path: Pat
         with transaction(other.engine) as session:
             assert session.scalars(text("SELECT external_id FROM image")).all() == ["ext-bob-1"]
         assert [path.name for path in store.files()] == [sha256(2)]
+
+
+def test_the_networks_of_the_gallery_are_in_it(filled: Gallery, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name, content in ((ENCODER.checkpoint_id, b"weights"), ("retired-long-ago", b"others")):
+        (kept / f"{name}.safetensors").write_bytes(content)
+    made = backup.create(filled.database, filled.store, filled.journal, tmp_path / "backup", kept)
+    name = f"{ENCODER.checkpoint_id}.safetensors"
+    assert made.checkpoints == {name: hashlib.sha256(b"weights").hexdigest()}
+    back = tmp_path / "back"
+    with fresh_database() as other:
+        store, elsewhere = ImageStore(tmp_path / "other" / "images"), tmp_path / "other" / journal.NAME
+        backup.restore(other, store, elsewhere, tmp_path / "backup", checkpoints=back)
+    assert [(path.name, path.read_bytes()) for path in back.iterdir()] == [(name, b"weights")]
+    (tmp_path / "backup" / "checkpoints" / name).write_bytes(b"weighty")
+    with pytest.raises(BackupRefused, match=name):
+        backup.verify(tmp_path / "backup")
+
+
+def test_a_name_without_an_image_does_not_come_back_either(filled: Gallery, tmp_path: Path) -> None:
+    unreadable = Entry(0, "ext-nora-1.png", "ext-nora-1", metadata("ext-nora-1", "nora-s"), b"no picture")
+    ingest_entries(filled.database, filled.store, [unreadable], "a test", register_cameras=True)
+    searched = filled.freeze([], {"query": {"text": "ext-nora-1 in a red coat"}})
+    assert filled.traces_of("nora")
+    create(filled, tmp_path / "backup")
+    filled.eraser.erase(Selection(external_ids=("ext-nora-1",)), "asked for by the person")
+    assert filled.traces_of("nora") == []
+    restore(filled, tmp_path / "backup", replace=True)
+    assert filled.traces_of("nora") == []
+    assert filled.kept(searched).request == {}
+    assert filled.values("SELECT count(*) FROM image") == [3], "nobody else is gone"
+    assert filled.values("SELECT external_id FROM ingestion_item WHERE image_id IS NOT NULL ORDER BY 1") == [
+        "ext-bob-1",
+        "ext-zelda-1",
+        "ext-zelda-2",
+    ]
 
 
 def test_a_lost_journal_is_made_up_for_by_the_database_and_the_other_way_round(filled: Gallery, tmp_path: Path) -> None:

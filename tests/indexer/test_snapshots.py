@@ -523,6 +523,35 @@ def test_a_removed_vector_leaves_the_snapshot_of_a_checkpoint_nobody_loads(datab
     replica.mend()
 
 
+def test_what_one_service_erased_from_the_disk_another_does_not_write_again(database: Database, tmp_path: Path) -> None:
+    register(database)
+    rows = add(database, *map(str, range(40)))
+    kept = Gallery(database, tmp_path / "index")
+    here, there = kept.saved(), kept.start()[0]  # two services on one data folder
+    secret = vectors_in(database)[rows[5]].tobytes()
+    delete(database, rows[5])
+    here.refresh()
+    assert here.forget(np.array(rows[5:6]))
+    assert rows[5] in there.state.index, "it has not followed yet"
+    there.save()
+    assert not any(secret in path.read_bytes() for path in files(kept.folder))
+    assert set(contents(kept.folder) or {}) == {*rows} - {rows[5]}
+
+
+def test_nobody_writes_while_another_service_erases(database: Database, tmp_path: Path) -> None:
+    register(database)
+    add(database, "one")
+    kept = Gallery(database, tmp_path / "index")
+    here, there = kept.start()[0], kept.start()[0]
+    with ThreadPoolExecutor(1) as threads:
+        with here._alone_on_disk(kept.root):
+            saving = threads.submit(there.save)
+            eventually(lambda: there._saving.locked())
+            assert not saving.done() and not kept.folder.exists()
+        saving.result()
+    assert kept.folder.exists()
+
+
 def test_what_was_mended_is_saved_although_no_change_was_followed(database: Database, tmp_path: Path) -> None:
     register(database)
     rows = add(database, *map(str, range(5)))
