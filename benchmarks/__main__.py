@@ -10,13 +10,14 @@ from os import cpu_count
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import embed, explain, search, start
+from benchmarks import embed, explain, ingest, search, start
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
     "embed": embed.table,
     "search": search.table,
     "explain": explain.table,
     "start": start.table,
+    "ingest": ingest.table,
 }
 
 

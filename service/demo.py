@@ -45,9 +45,9 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
         with ExitStack() as stack:
             with console.status("Starting PostgreSQL, the service and the worker"):
                 stack.enter_context(open_database(ServiceSettings()))
-                processes = [stack.enter_context(_child(name, data / f"{name}.log")) for name in ("serve", "worker")]
+                processes = [stack.enter_context(child(name, data / f"{name}.log")) for name in ("serve", "worker")]
                 client = stack.enter_context(Client(url))
-                _wait_until_ready(client, processes, data)
+                wait_until_ready(client, processes, data)
             console.print(f"Adding the demo gallery ({GALLERY.name}) over the API")
             with open_upload(GALLERY) as upload:
                 ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras=True)
@@ -84,7 +84,7 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def _child(command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def child(command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -106,7 +106,7 @@ def _child(command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _wait_until_ready(client: Client, processes: list[subprocess.Popen[bytes]], data: Path) -> None:
+def wait_until_ready(client: Client, processes: list[subprocess.Popen[bytes]], data: Path) -> None:
     deadline = time.monotonic() + START_DEADLINE
     while True:
         _check_alive(processes, data)
