@@ -16,7 +16,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, Select, and_, bindparam, delete, func, insert, literal, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
@@ -65,7 +79,8 @@ from indexer.ledger import (
     IngestionRecord,
     ItemCounts,
     ItemRecord,
-    add_item,
+    NewItem,
+    add_items,
     cancel_ingestion,
     create_ingestion,
     finish_ingestion,
@@ -91,6 +106,7 @@ __all__ = [
     "ItemRecord",
     "Listing",
     "NewImage",
+    "NewItem",
     "Rows",
     "SearchRecord",
     "Snapshot",
@@ -98,7 +114,8 @@ __all__ = [
     "active_checkpoint",
     "add_camera",
     "add_image",
-    "add_item",
+    "add_images",
+    "add_items",
     "allowed_rows",
     "cameras",
     "cancel_ingestion",
@@ -217,6 +234,43 @@ def add_image(session: Session, image: NewImage) -> Added:
     wanted = select(literal(added.row), Checkpoint.id).where(Checkpoint.state.in_(WANTED))
     session.execute(insert(Embedding).from_select(["image_row", "checkpoint_id"], wanted))
     return Added(added.id, duplicate=False)
+
+
+def add_images(session: Session, images: Sequence[NewImage]) -> list[UUID | None]:
+    """Add many images with a handful of statements: the ids of those that are new, None for every other.
+
+    What is not new, or cannot be added, is left to `add_image`, which says why.
+    """
+    candidates = {n: values for n, image in enumerate(images) if (values := _storable_or_none(image)) is not None}
+    named = {image.camera_id for image in images if image.camera_id is not None}
+    known = select(Camera.id).where(Camera.id.in_(named)).order_by(Camera.id).with_for_update(read=True, key_share=True)
+    cameras = {None, *session.scalars(known)}
+    candidates = {n: values for n, values in candidates.items() if values["camera_id"] in cameras}
+    added: list[UUID | None] = [None] * len(images)
+    if not candidates:
+        return added
+    session.execute(
+        text("SELECT pg_advisory_xact_lock_shared(:key), pg_notify(:channel, '')"),
+        {"key": CHECKPOINTS_LOCK, "channel": WORK_CHANNEL},
+    )
+    hold_files(session, [values["sha256"] for values in candidates.values()])
+    ids = {n: new_id() for n in candidates}
+    statement = upsert(Image).values([{"id": ids[n], **values} for n, values in candidates.items()])
+    inserted = session.execute(statement.on_conflict_do_nothing().returning(Image.id, Image.row))
+    rows = {image.id: image.row for image in inserted}
+    new = select(func.unnest(bindparam("rows", list(rows.values()), ARRAY(BigInteger))).label("row")).subquery()
+    wanted = select(new.c.row, Checkpoint.id).join_from(new, Checkpoint, Checkpoint.state.in_(WANTED))
+    session.execute(insert(Embedding).from_select(["image_row", "checkpoint_id"], wanted))
+    for n, id in ids.items():
+        added[n] = id if id in rows else None
+    return added
+
+
+def _storable_or_none(image: NewImage) -> dict[str, Any] | None:
+    try:
+        return _storable(image)
+    except InvalidMetadata:
+        return None
 
 
 def _hold_camera(session: Session, id: str) -> None:
@@ -343,7 +397,14 @@ def delete_image(session: Session, id: UUID) -> str | None:
 
 def hold_file(session: Session, sha256: str) -> None:
     """Keep others from removing this file until the transaction ends: hold it, store the file, add the image."""
-    session.execute(select(func.pg_advisory_xact_lock_shared(FILES_LOCK, _file_key(sha256))))
+    hold_files(session, [sha256])
+
+
+def hold_files(session: Session, sha256s: Sequence[str]) -> None:
+    """The same for several files at once, always in one order."""
+    keys = bindparam("keys", sorted({_file_key(sha256) for sha256 in sha256s}), ARRAY(Integer))
+    key = func.unnest(keys).column_valued("key")
+    session.execute(select(func.pg_advisory_xact_lock_shared(FILES_LOCK, key)))
 
 
 def unused_file(session: Session, sha256: str) -> bool:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from indexer import gallery, holds
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
-from indexer.gallery import Added, NewImage
+from indexer.gallery import Added, NewImage, NewItem
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.items import Entry, Problem
 from indexer.metadata import InvalidField, ItemMetadata, pointer_of
@@ -224,27 +224,33 @@ class _Intake:
             return []  # committed, but the database went away before it could say so
         # Two ingestions adding the same images in different order would wait for each other.
         session.execute(select(func.pg_advisory_xact_lock(BATCH_LOCK)))
-        rejected = []
+        rejected, lines = [], []
+        at_once = _add_new(session, batch)
         for item in batch:
             outcome: Added | Problem
             if isinstance(item.outcome, Problem):
                 outcome = item.outcome
             else:
                 try:
-                    outcome = self._add_or_change(session, item)
+                    outcome = self._add_or_change(session, item, at_once.get(item.entry.position))
                 except (DatabaseUnavailable, StorageFull):
                     raise
                 except GalleryError as error:
                     if item.outcome is not None:
                         rejected.append(item.outcome.sha256)
                     outcome = Problem(error.code, str(error), pointer_of(error))
-            _note(session, self.ingestion_id, item.entry, outcome)
+            lines.append(_line(item.entry, outcome))
+        gallery.add_items(session, self.ingestion_id, lines)
         return rejected
 
-    def _add_or_change(self, session: Session, item: _Saved) -> Added:
+    def _add_or_change(self, session: Session, item: _Saved, added: Added | None) -> Added:
+        """`added` if it was added with the others of its batch."""
         if item.outcome is None:
             return _change(session, item.entry, self.register_cameras)
-        return _add(session, self.store, item, self.limits, self.register_cameras)
+        if added is None:
+            return _add(session, self.store, item, self.limits, self.register_cameras)
+        _keep_file(self.store, item, self.limits)
+        return added
 
     def _persist(self, work: Callable[[Session], T]) -> T:
         """Run work in a transaction, again while the database is away, until it stays away."""
@@ -284,25 +290,51 @@ def _outcome(entry: Entry, save: Future[StoredImage] | None) -> _Saved:
         return _Saved(entry, Problem(error.code, str(error), "/file"))
 
 
-def _note(session: Session, ingestion_id: UUID, entry: Entry, outcome: Added | Problem) -> None:
+def _line(entry: Entry, outcome: Added | Problem) -> NewItem:
     """The ledger line of one item."""
-    add = partial(
-        gallery.add_item, session, ingestion_id, entry.position, external_id=entry.external_id, file=entry.file
-    )
+    line = partial(NewItem, entry.position, external_id=entry.external_id, file=entry.file)
     if isinstance(outcome, Problem):
-        add(state="rejected", code=outcome.code, reason=outcome.reason, pointer=outcome.pointer)
-    else:
-        add(state="duplicate" if outcome.duplicate else "accepted", image_id=outcome.image_id)
+        return line("rejected", code=outcome.code, reason=outcome.reason, pointer=outcome.pointer)
+    return line("duplicate" if outcome.duplicate else "accepted", image_id=outcome.image_id)
+
+
+def _add_new(session: Session, batch: list[_Saved]) -> dict[int, Added]:
+    """The images of a batch that nothing stands in the way of, by position, added with few statements.
+
+    None of a batch that also changes images: there the order of the lines counts.
+    """
+    saved = [item for item in batch if isinstance(item.outcome, StoredImage)]
+    if any(item.outcome is None for item in batch):
+        return {}
+    ids = gallery.add_images(session, [_new_image(item) for item in saved])
+    return {
+        item.entry.position: Added(id, duplicate=False) for item, id in zip(saved, ids, strict=True) if id is not None
+    }
 
 
 # --- one image ---------------------------------------------------------------------------------------------------
 
 
 def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool) -> Added:
-    """The row of a saved image, and once more its file if that was removed with another image meanwhile."""
-    stored, metadata, data = item.outcome, item.entry.metadata, item.entry.data
-    assert isinstance(stored, StoredImage) and metadata is not None and data is not None
-    image = NewImage(
+    """The row of a saved image."""
+    assert item.entry.metadata is not None
+    image = _new_image(item)
+    added = _with_camera(session, item.entry.metadata, register_cameras, lambda: gallery.add_image(session, image))
+    _keep_file(store, item, limits)
+    return added
+
+
+def _keep_file(store: ImageStore, item: _Saved, limits: ImageLimits) -> None:
+    """Save the file once more if it was removed with another image meanwhile; now that its row is added, it stays."""
+    assert isinstance(item.outcome, StoredImage) and item.entry.data is not None
+    if not store.path(item.outcome.sha256).exists():
+        store.save(item.entry.data, limits)
+
+
+def _new_image(item: _Saved) -> NewImage:
+    stored, metadata = item.outcome, item.entry.metadata
+    assert isinstance(stored, StoredImage) and metadata is not None
+    return NewImage(
         sha256=stored.sha256,
         width=stored.width,
         height=stored.height,
@@ -316,10 +348,6 @@ def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits,
         tags=metadata.tags,
         attributes=metadata.attributes,
     )
-    added = _with_camera(session, metadata, register_cameras, lambda: gallery.add_image(session, image))
-    if not store.path(stored.sha256).exists():  # from here on, add_image keeps others from removing it
-        store.save(data, limits)
-    return added
 
 
 def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:

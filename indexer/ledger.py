@@ -5,6 +5,7 @@ The images themselves are in gallery.py; how a delivery is read is not known her
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -123,24 +124,29 @@ def _nothing_failed(ingestion: Ingestion) -> str:
     return "No image of this ingestion failed to be embedded. What was rejected has to be corrected."
 
 
-def add_item(
-    session: Session,
-    ingestion_id: UUID,
-    position: int,
-    *,
-    external_id: str | None,
-    file: str | None,
-    state: str,
-    code: str | None = None,
-    reason: str | None = None,
-    image_id: UUID | None = None,
-    pointer: str | None = None,
-) -> None:
-    """Note what became of one item: accepted or duplicate with its image, or rejected with code and reason."""
-    described = {"external_id": external_id, "file": file, "code": code, "reason": reason, "pointer": pointer}
-    readable = {name: None if value is None else _readable(value) for name, value in described.items()}
-    item = {"ingestion_id": ingestion_id, "position": position, "state": state, "image_id": image_id}
-    session.execute(insert(IngestionItem).values(**item, **readable))
+@dataclass(frozen=True)
+class NewItem:
+    """What became of one item: accepted or duplicate with its image, or rejected with code and reason."""
+
+    position: int
+    state: str
+    external_id: str | None = None
+    file: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    image_id: UUID | None = None
+    pointer: str | None = None
+
+
+def add_items(session: Session, ingestion_id: UUID, items: Sequence[NewItem]) -> None:
+    """Note what became of these items of an ingestion."""
+    told = ("external_id", "file", "code", "reason", "pointer")
+    lines = []
+    for item in items:
+        readable = {name: None if (value := getattr(item, name)) is None else _readable(value) for name in told}
+        lines.append({**vars(item), **readable, "ingestion_id": ingestion_id})
+    if lines:
+        session.execute(insert(IngestionItem), lines)
 
 
 def _readable(text: str) -> str:

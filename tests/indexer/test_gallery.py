@@ -578,6 +578,32 @@ def test_allowed_rows_are_the_embedded_ones_that_pass(session: Session) -> None:
     assert gallery.allowed_rows(session, ImageFilter(), "other").tolist() == []
 
 
+def test_many_images_at_once_are_those_that_one_by_one_would_be_new(session: Session) -> None:
+    register(session)
+    register(session, "other")
+    gallery.add_camera(session, "c1")
+    there = gallery.add_image(session, new_image("a", external_id="x-a"))
+    given = [
+        new_image("a"),  # the same file, camera and time: a duplicate
+        new_image("b", external_id="x-a"),  # the external id of another image
+        new_image("c", camera_id="c1"),
+        new_image("c", camera_id="c1"),  # twice in one delivery: the first counts
+        new_image("d", camera_id="nowhere"),
+        new_image("e", external_id="x-e"),
+        new_image("f", external_id="x-e"),
+        new_image("g", identity="\x00"),
+    ]
+    added = gallery.add_images(session, given)
+    assert [id is not None for id in added] == [False, False, True, False, False, True, False, False]
+    assert gallery.add_images(session, given) == [None] * 8, "none of them is new any more"
+    pairs = session.execute(
+        text("SELECT image.id, checkpoint_id FROM embedding JOIN image ON row = image_row ORDER BY 1, 2")
+    ).all()
+    ids = sorted([there.image_id, *filter(None, added)])
+    assert [tuple(pair) for pair in pairs] == [(id, name) for id in ids for name in (CHECKPOINT, "other")]
+    assert gallery.add_images(session, []) == []
+
+
 # Ingestions and searches
 
 
@@ -587,15 +613,10 @@ def test_ledger_follows_what_becomes_of_its_images(session: Session) -> None:
     record = gallery.ingestion(session, id)
     assert record is not None and (record.state, record.total, record.finished_at) == ("receiving", None, None)
     images = add(session, *"abcd")
-    for position, image in enumerate(images):
-        gallery.add_item(
-            session, id, position, external_id=None, file=f"{position}.png", state="accepted", image_id=image
-        )
-    gallery.add_item(session, id, 4, external_id="x", file="a.png", state="duplicate", image_id=images[0])
-    gallery.add_item(
-        session, id, 5, external_id=None, file="b\x00\ud800", state="rejected", code="unreadable_image",
-        reason="It is no image.", pointer="/file",
-    )  # fmt: skip
+    items = [gallery.NewItem(n, "accepted", file=f"{n}.png", image_id=image) for n, image in enumerate(images)]
+    items.append(gallery.NewItem(4, "duplicate", external_id="x", file="a.png", image_id=images[0]))
+    problem = {"code": "unreadable_image", "reason": "It is no image.", "pointer": "/file"}
+    gallery.add_items(session, id, [*items, gallery.NewItem(5, "rejected", file="b\x00\ud800", **problem)])
     gallery.finish_ingestion(session, id, "done")
 
     claimed = claim(session, n=3)
