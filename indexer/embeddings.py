@@ -41,7 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, aggregate_order_by
 from sqlalchemy.orm import Session
 
-from indexer.filters import ImageFilter, conditions
+from indexer.filters import ImageFilter, Scope, conditions, in_scope
 from indexer.tables import Checkpoint, Embedding, Image, RemovedImage
 
 Rows = NDArray[np.int64]
@@ -363,12 +363,16 @@ def _unpack(found: Sequence[tuple[int, bytes]]) -> tuple[Rows, Vectors]:
     return rows, vectors.reshape(len(rows), -1) if len(rows) else vectors.reshape(0, 0)
 
 
-def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str) -> Rows:
-    """The rows (N,), ascending, of the embedded images that pass the filter. Raises `InvalidFilter`."""
+def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str, scope: Scope = None) -> Rows:
+    """The rows (N,), ascending, of the embedded images in the scope that pass the filter. Raises `InvalidFilter`."""
     # Packed by the server: a million rows arrive as eight megabytes instead of as a million Python objects.
     packed = func.string_agg(func.int8send(Image.row), aggregate_order_by(literal(b""), Image.row))
     embedded = and_(Embedding.image_row == Image.row, Embedding.checkpoint_id == checkpoint_id)
-    statement = select(packed).join(Embedding, embedded).where(Embedding.state == "ready", *conditions(filter))
+    statement = (
+        select(packed)
+        .join(Embedding, embedded)
+        .where(Embedding.state == "ready", *in_scope(scope), *conditions(filter))
+    )
     rows: bytes = session.scalar(statement) or b""
     return np.frombuffer(rows, ">i8").astype(np.int64)
 

@@ -40,6 +40,8 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "malformed": Kind(400, "Malformed request", "The body is not valid JSON: EOF while parsing a value at line 1."),
+    "unauthenticated": Kind(401, "Not signed in", "Sign in, or send an API key as `Authorization: Bearer ...`."),
+    "forbidden": Kind(403, "Not permitted", "Your roles do not include the permission to export."),
     "cross_origin": Kind(403, "Request from another site", "This request came from a page of another site."),
     "not_found": Kind(404, "Not found", f"There is no image {EXAMPLE_ID}."),
     "no_such_route": Kind(404, "No such address", "There is nothing at /api/v1/serches."),
