@@ -209,7 +209,7 @@ def keys(session: Session) -> list[KeyRecord]:
     return [_key(row.ApiKey, row.name) for row in session.execute(_keys().order_by(ApiKey.id.desc()))]
 
 
-def _keys() -> Select[Any]:
+def _keys() -> Select[ApiKey, str]:
     return select(ApiKey, User.name).outerjoin(User, User.id == ApiKey.created_by)
 
 

@@ -377,12 +377,14 @@ def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str, scop
     return np.frombuffer(rows, ">i8").astype(np.int64)
 
 
-def vectors_of(session: Session, image_ids: Sequence[UUID], checkpoint_id: str) -> dict[UUID, Vectors]:
-    """The vectors (dim,) of those of the images that are embedded."""
+def vectors_of(
+    session: Session, image_ids: Sequence[UUID], checkpoint_id: str, scope: Scope = None
+) -> dict[UUID, Vectors]:
+    """The vectors (dim,) of those of the images that are embedded and in the scope."""
     statement = (
         select(Image.id, Embedding.vector)
         .join(Embedding, Embedding.image_row == Image.row)
-        .where(Image.id.in_(image_ids), Embedding.checkpoint_id == checkpoint_id)
+        .where(Image.id.in_(image_ids), Embedding.checkpoint_id == checkpoint_id, *in_scope(scope))
     )
     found = session.execute(statement)
     return {id: np.frombuffer(vector, "<f4").astype(np.float32) for id, vector in found if vector is not None}

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from indexer import gallery, holds
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
+from indexer.filters import Scope
 from indexer.gallery import Added, NewImage
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.items import Entry, Problem
@@ -53,8 +54,9 @@ def ingest_one(
     *,
     limits: ImageLimits = DEFAULT_LIMITS,
     register_cameras: bool = False,
+    scope: Scope = None,
 ) -> Added:
-    """Add one image. Sending it again changes nothing and finds the same image.
+    """Add one image. Sending it again changes nothing and finds the same image. Cameras outside the scope are unknown.
 
     Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
     DatabaseUnavailable; then nothing was added.
@@ -65,7 +67,7 @@ def ingest_one(
     item = _Saved(Entry(0, metadata=metadata, data=data), stored)
     try:
         with transaction(database.engine) as session:
-            return _add(session, store, item, limits, register_cameras)
+            return _add(session, store, item, limits, register_cameras, scope)
     except DatabaseUnavailable:
         raise  # it may have been committed: the file stays
     except GalleryError:
@@ -84,6 +86,7 @@ def ingest_entries(
     limits: ImageLimits = DEFAULT_LIMITS,
     ingestion_id: UUID | None = None,
     presence: Presence | None = None,
+    scope: Scope = None,
 ) -> UUID:
     """Add all entries of an archive or a folder, each with a line in the ledger; returns the ingestion's id.
 
@@ -91,8 +94,9 @@ def ingest_entries(
     with its sentence in the ledger; what came before stays, and sending the same again completes the rest.
     `register_cameras` adds unknown cameras instead of rejecting their images. `progress` is called after each commit
     with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`;
-    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. Raises DatabaseUnavailable
-    once the database stays away.
+    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. What lies outside the
+    scope is as if it was not there: cameras are unknown, images cannot be changed. Raises DatabaseUnavailable once the
+    database stays away.
     """
     with ExitStack() as stack:
         if presence is None:
@@ -100,7 +104,7 @@ def ingest_entries(
         if ingestion_id is None:
             with transaction(database.engine) as session:
                 ingestion_id = gallery.create_ingestion(session, source, owner=presence.key)
-        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence)
+        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence, scope)
         try:
             if intake.begin():
                 intake.take(entries, progress)
@@ -154,9 +158,10 @@ class _Intake:
         register_cameras: bool,
         ingestion_id: UUID,
         presence: Presence,
+        scope: Scope,
     ) -> None:
         self.database, self.store, self.limits = database, store, limits
-        self.register_cameras = register_cameras
+        self.register_cameras, self.scope = register_cameras, scope
         self.ingestion_id, self.presence = ingestion_id, presence
         self.failure: GalleryError | None = None
         self._unplaced: list[str] = []  # files in the store whose images did not come to be added
@@ -243,8 +248,8 @@ class _Intake:
 
     def _add_or_change(self, session: Session, item: _Saved) -> Added:
         if item.outcome is None:
-            return _change(session, item.entry, self.register_cameras)
-        return _add(session, self.store, item, self.limits, self.register_cameras)
+            return _change(session, item.entry, self.register_cameras, self.scope)
+        return _add(session, self.store, item, self.limits, self.register_cameras, self.scope)
 
     def _persist(self, work: Callable[[Session], T]) -> T:
         """Run work in a transaction, again while the database is away, until it stays away."""
@@ -298,10 +303,13 @@ def _note(session: Session, ingestion_id: UUID, entry: Entry, outcome: Added | P
 # --- one image ---------------------------------------------------------------------------------------------------
 
 
-def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool) -> Added:
+def _add(
+    session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool, scope: Scope
+) -> Added:
     """The row of a saved image, and once more its file if that was removed with another image meanwhile."""
     stored, metadata, data = item.outcome, item.entry.metadata, item.entry.data
     assert isinstance(stored, StoredImage) and metadata is not None and data is not None
+    _refuse_beyond(scope, metadata.camera_id)
     image = NewImage(
         sha256=stored.sha256,
         width=stored.width,
@@ -322,19 +330,30 @@ def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits,
     return added
 
 
-def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:
+def _change(session: Session, entry: Entry, register_cameras: bool, scope: Scope) -> Added:
     """What a line without a file says about an image that is there."""
     metadata = entry.metadata
     assert metadata is not None and metadata.external_id is not None
     changes = {name: getattr(metadata, name) for name in entry.changes}
     if "tags" in changes:
         changes["tags"] = list(metadata.tags)
+    if "camera_id" in changes:
+        _refuse_beyond(scope, metadata.camera_id)
 
     def change() -> Added:
-        holds.refuse_change(session, str(metadata.external_id), changes)
-        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256)
+        holds.refuse_change(session, str(metadata.external_id), changes, scope)
+        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256, scope)
 
     return _with_camera(session, metadata, register_cameras, change)
+
+
+def _refuse_beyond(scope: Scope, camera_id: str | None) -> None:
+    """Raise UnknownCamera for one outside the scope, and for none where there is a scope."""
+    if scope is None or camera_id in scope:
+        return
+    if camera_id is None:
+        raise UnknownCamera("The image names no camera, and only images of certain cameras may be added. Name its own.")
+    raise gallery.no_camera(camera_id)
 
 
 def _with_camera(session: Session, metadata: ItemMetadata, register_cameras: bool, work: Callable[[], Added]) -> Added:
