@@ -41,7 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, aggregate_order_by
 from sqlalchemy.orm import Session
 
-from indexer.filters import ImageFilter, conditions
+from indexer.filters import ImageFilter, Scope, conditions, in_scope
 from indexer.tables import Checkpoint, Embedding, Image, RemovedImage
 
 Rows = NDArray[np.int64]
@@ -363,22 +363,28 @@ def _unpack(found: Sequence[tuple[int, bytes]]) -> tuple[Rows, Vectors]:
     return rows, vectors.reshape(len(rows), -1) if len(rows) else vectors.reshape(0, 0)
 
 
-def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str) -> Rows:
-    """The rows (N,), ascending, of the embedded images that pass the filter. Raises `InvalidFilter`."""
+def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str, scope: Scope = None) -> Rows:
+    """The rows (N,), ascending, of the embedded images in the scope that pass the filter. Raises `InvalidFilter`."""
     # Packed by the server: a million rows arrive as eight megabytes instead of as a million Python objects.
     packed = func.string_agg(func.int8send(Image.row), aggregate_order_by(literal(b""), Image.row))
     embedded = and_(Embedding.image_row == Image.row, Embedding.checkpoint_id == checkpoint_id)
-    statement = select(packed).join(Embedding, embedded).where(Embedding.state == "ready", *conditions(filter))
+    statement = (
+        select(packed)
+        .join(Embedding, embedded)
+        .where(Embedding.state == "ready", *in_scope(scope), *conditions(filter))
+    )
     rows: bytes = session.scalar(statement) or b""
     return np.frombuffer(rows, ">i8").astype(np.int64)
 
 
-def vectors_of(session: Session, image_ids: Sequence[UUID], checkpoint_id: str) -> dict[UUID, Vectors]:
-    """The vectors (dim,) of those of the images that are embedded."""
+def vectors_of(
+    session: Session, image_ids: Sequence[UUID], checkpoint_id: str, scope: Scope = None
+) -> dict[UUID, Vectors]:
+    """The vectors (dim,) of those of the images that are embedded and in the scope."""
     statement = (
         select(Image.id, Embedding.vector)
         .join(Embedding, Embedding.image_row == Image.row)
-        .where(Image.id.in_(image_ids), Embedding.checkpoint_id == checkpoint_id)
+        .where(Image.id.in_(image_ids), Embedding.checkpoint_id == checkpoint_id, *in_scope(scope))
     )
     found = session.execute(statement)
     return {id: np.frombuffer(vector, "<f4").astype(np.float32) for id, vector in found if vector is not None}

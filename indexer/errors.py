@@ -134,6 +134,18 @@ class BackupRefused(GalleryError):
     code = "backup_refused"
 
 
+class UserExists(GalleryError):
+    """A user has this name already, in whatever capitals."""
+
+    code = "user_exists"
+
+
+class LastAdmin(GalleryError):
+    """Without this user nobody could manage accounts any more."""
+
+    code = "last_admin"
+
+
 class NotFound(GalleryError):
     """There is nothing of that name."""
 

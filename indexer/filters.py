@@ -35,6 +35,9 @@ OPS = {
 }
 
 
+Scope = frozenset[str] | None  # the cameras whose images somebody may see; None: all, and images without a camera
+
+
 @dataclass(frozen=True)
 class Condition:
     """`field op value`, e.g. `Condition("camera_id", "in", ("c1", "c2"))`. `OPS` lists what can be said of what."""
@@ -58,6 +61,11 @@ def conditions(filter: ImageFilter) -> list[ColumnElement[bool]]:
     if filter.any:
         clauses.append(or_(*[_clause(condition) for condition in filter.any]))
     return clauses
+
+
+def in_scope(scope: Scope) -> list[ColumnElement[bool]]:
+    """The scope as conditions on `Image`, to be ANDed with whatever is asked for."""
+    return [] if scope is None else [Image.camera_id.in_(sorted(scope))]
 
 
 def _clause(condition: Condition) -> ColumnElement[bool]:

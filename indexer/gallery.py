@@ -75,6 +75,7 @@ from indexer.errors import (
     NotFound,
     UnknownCamera,
 )
+from indexer.filters import Scope, in_scope
 from indexer.ledger import (
     IngestionRecord,
     ItemCounts,
@@ -133,6 +134,7 @@ __all__ = [
     "ingestion",
     "ingestion_items",
     "listing",
+    "no_camera",
     "pending_count",
     "ready_vectors",
     "record_embeddings",
@@ -277,20 +279,27 @@ def _hold_camera(session: Session, id: str) -> None:
     """Keep a camera from going away before what names it is committed. Raises `UnknownCamera`."""
     known = select(Camera.id).where(Camera.id == id).with_for_update(read=True, key_share=True)
     if session.scalar(known) is None:
-        raise UnknownCamera(f"There is no camera {id!r}; add it first, or leave the camera out.")
+        raise no_camera(id)
 
 
-def update_image(session: Session, external_id: str, changes: Mapping[str, Any], sha256: str | None = None) -> Added:
+def no_camera(id: str) -> UnknownCamera:
+    return UnknownCamera(f"There is no camera {id!r}; add it first, or leave the camera out.")
+
+
+def update_image(
+    session: Session, external_id: str, changes: Mapping[str, Any], sha256: str | None = None, scope: Scope = None
+) -> Added:
     """Change what is known about an image: columns and their new values; `duplicate` if all of it was known already.
 
-    With `sha256` only if that is its file's. Raises `NotFound`, `UnknownCamera`, `InvalidMetadata`, and
-    `DuplicateContent` when another image has the file, camera and time this one would have; nothing was changed then.
+    With `sha256` only if that is its file's, with a scope only within it. Raises `NotFound`, `UnknownCamera`,
+    `InvalidMetadata`, and `DuplicateContent` when another image has the file, camera and time this one would have;
+    nothing was changed then.
     """
     if not is_storable([external_id, dict(changes)]):
         raise InvalidMetadata("The metadata holds a character that no text can hold.")
     if changes.get("camera_id") is not None:
         _hold_camera(session, changes["camera_id"])
-    image = session.scalar(select(Image).where(Image.external_id == external_id).with_for_update())
+    image = session.scalar(select(Image).where(Image.external_id == external_id, *in_scope(scope)).with_for_update())
     if image is None:
         raise NotFound(f"There is no image with the external id {external_id!r}. Send it with its file first.")
     if sha256 is not None and sha256 != image.sha256:
@@ -351,16 +360,16 @@ def is_storable(value: Any) -> bool:
     return True
 
 
-def image_by_id(session: Session, id: UUID) -> ImageRecord | None:
-    """One image, its state being that for the active checkpoint."""
-    row = session.execute(_records().where(Image.id == id)).one_or_none()
+def image_by_id(session: Session, id: UUID, scope: Scope = None) -> ImageRecord | None:
+    """One image, if it is in the scope; its state is that for the active checkpoint."""
+    row = session.execute(_records().where(Image.id == id, *in_scope(scope))).one_or_none()
     return None if row is None else _record(row)
 
 
-def images_by_row(session: Session, rows: Sequence[int] | Rows) -> dict[int, ImageRecord]:
-    """Those of the rows that exist."""
+def images_by_row(session: Session, rows: Sequence[int] | Rows, scope: Scope = None) -> dict[int, ImageRecord]:
+    """Those of the rows that exist and are in the scope."""
     wanted = bindparam("rows", [int(row) for row in rows], ARRAY(BigInteger))
-    found = session.execute(_records().where(Image.row == func.any(wanted)))
+    found = session.execute(_records().where(Image.row == func.any(wanted), *in_scope(scope)))
     return {row.Image.row: _record(row) for row in found}
 
 
@@ -431,9 +440,10 @@ class CameraRecord:
     created_at: datetime
 
 
-def cameras(session: Session) -> list[CameraRecord]:
-    """All cameras, by id."""
-    found = session.scalars(select(Camera).order_by(Camera.id))
+def cameras(session: Session, scope: Scope = None) -> list[CameraRecord]:
+    """The cameras of the scope, by id."""
+    of_scope = [] if scope is None else [Camera.id.in_(sorted(scope))]
+    found = session.scalars(select(Camera).where(*of_scope).order_by(Camera.id))
     return [CameraRecord(camera.id, camera.name, camera.site, camera.created_at) for camera in found]
 
 
@@ -448,11 +458,11 @@ def add_camera(session: Session, id: str, name: str | None = None, site: str | N
     return CameraRecord(id, name, site, added.created_at)
 
 
-def unknown_cameras(session: Session, ids: Sequence[str]) -> list[str]:
-    """Those of the ids that are no camera's, each once, in their order."""
+def unknown_cameras(session: Session, ids: Sequence[str], scope: Scope = None) -> list[str]:
+    """Those of the ids that are no camera's in the scope, each once, in their order."""
     askable = [id for id in ids if is_storable(id)]
     known = set(session.scalars(select(Camera.id).where(Camera.id.in_(askable))))
-    return [id for id in dict.fromkeys(ids) if id not in known]
+    return [id for id in dict.fromkeys(ids) if id not in known or (scope is not None and id not in scope)]
 
 
 # --------------------------------------------------------------------------------------------------------------------

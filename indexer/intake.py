@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from indexer import gallery, holds
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
+from indexer.filters import Scope
 from indexer.gallery import Added, NewImage, NewItem
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.items import Entry, Problem
@@ -53,8 +54,9 @@ def ingest_one(
     *,
     limits: ImageLimits = DEFAULT_LIMITS,
     register_cameras: bool = False,
+    scope: Scope = None,
 ) -> Added:
-    """Add one image. Sending it again changes nothing and finds the same image.
+    """Add one image. Sending it again changes nothing and finds the same image. Cameras outside the scope are unknown.
 
     Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
     DatabaseUnavailable; then nothing was added.
@@ -65,7 +67,7 @@ def ingest_one(
     item = _Saved(Entry(0, metadata=metadata, data=data), stored)
     try:
         with transaction(database.engine) as session:
-            return _add(session, store, item, limits, register_cameras)
+            return _add(session, store, item, limits, register_cameras, scope)
     except DatabaseUnavailable:
         raise  # it may have been committed: the file stays
     except GalleryError:
@@ -84,6 +86,7 @@ def ingest_entries(
     limits: ImageLimits = DEFAULT_LIMITS,
     ingestion_id: UUID | None = None,
     presence: Presence | None = None,
+    scope: Scope = None,
 ) -> UUID:
     """Add all entries of an archive or a folder, each with a line in the ledger; returns the ingestion's id.
 
@@ -91,8 +94,9 @@ def ingest_entries(
     with its sentence in the ledger; what came before stays, and sending the same again completes the rest.
     `register_cameras` adds unknown cameras instead of rejecting their images. `progress` is called after each commit
     with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`;
-    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. Raises DatabaseUnavailable
-    once the database stays away.
+    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. What lies outside the
+    scope is as if it was not there: cameras are unknown, images cannot be changed. Raises DatabaseUnavailable once the
+    database stays away.
     """
     with ExitStack() as stack:
         if presence is None:
@@ -100,7 +104,7 @@ def ingest_entries(
         if ingestion_id is None:
             with transaction(database.engine) as session:
                 ingestion_id = gallery.create_ingestion(session, source, owner=presence.key)
-        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence)
+        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence, scope)
         try:
             if intake.begin():
                 intake.take(entries, progress)
@@ -154,9 +158,10 @@ class _Intake:
         register_cameras: bool,
         ingestion_id: UUID,
         presence: Presence,
+        scope: Scope,
     ) -> None:
         self.database, self.store, self.limits = database, store, limits
-        self.register_cameras = register_cameras
+        self.register_cameras, self.scope = register_cameras, scope
         self.ingestion_id, self.presence = ingestion_id, presence
         self.failure: GalleryError | None = None
         self._unplaced: list[str] = []  # files in the store whose images did not come to be added
@@ -225,7 +230,7 @@ class _Intake:
         # Two ingestions adding the same images in different order would wait for each other.
         session.execute(select(func.pg_advisory_xact_lock(BATCH_LOCK)))
         rejected, lines = [], []
-        at_once = _add_new(session, batch)
+        at_once = _add_new(session, batch, self.scope)
         for item in batch:
             outcome: Added | Problem
             if isinstance(item.outcome, Problem):
@@ -246,9 +251,9 @@ class _Intake:
     def _add_or_change(self, session: Session, item: _Saved, added: Added | None) -> Added:
         """`added` if it was added with the others of its batch."""
         if item.outcome is None:
-            return _change(session, item.entry, self.register_cameras)
+            return _change(session, item.entry, self.register_cameras, self.scope)
         if added is None:
-            return _add(session, self.store, item, self.limits, self.register_cameras)
+            return _add(session, self.store, item, self.limits, self.register_cameras, self.scope)
         _keep_file(self.store, item, self.limits)
         return added
 
@@ -298,12 +303,13 @@ def _line(entry: Entry, outcome: Added | Problem) -> NewItem:
     return line("duplicate" if outcome.duplicate else "accepted", image_id=outcome.image_id)
 
 
-def _add_new(session: Session, batch: list[_Saved]) -> dict[int, Added]:
+def _add_new(session: Session, batch: list[_Saved], scope: Scope) -> dict[int, Added]:
     """The images of a batch that nothing stands in the way of, by position, added with few statements.
 
     None of a batch that also changes images: there the order of the lines counts.
     """
     saved = [item for item in batch if isinstance(item.outcome, StoredImage)]
+    saved = [item for item in saved if (known := item.entry.metadata) and _is_within(scope, known.camera_id)]
     if any(item.outcome is None for item in batch):
         return {}
     ids = gallery.add_images(session, [_new_image(item) for item in saved])
@@ -315,9 +321,12 @@ def _add_new(session: Session, batch: list[_Saved]) -> dict[int, Added]:
 # --- one image ---------------------------------------------------------------------------------------------------
 
 
-def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool) -> Added:
+def _add(
+    session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool, scope: Scope
+) -> Added:
     """The row of a saved image."""
     assert item.entry.metadata is not None
+    _refuse_beyond(scope, item.entry.metadata.camera_id)
     image = _new_image(item)
     added = _with_camera(session, item.entry.metadata, register_cameras, lambda: gallery.add_image(session, image))
     _keep_file(store, item, limits)
@@ -350,19 +359,34 @@ def _new_image(item: _Saved) -> NewImage:
     )
 
 
-def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:
+def _change(session: Session, entry: Entry, register_cameras: bool, scope: Scope) -> Added:
     """What a line without a file says about an image that is there."""
     metadata = entry.metadata
     assert metadata is not None and metadata.external_id is not None
     changes = {name: getattr(metadata, name) for name in entry.changes}
     if "tags" in changes:
         changes["tags"] = list(metadata.tags)
+    if "camera_id" in changes:
+        _refuse_beyond(scope, metadata.camera_id)
 
     def change() -> Added:
-        holds.refuse_change(session, str(metadata.external_id), changes)
-        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256)
+        holds.refuse_change(session, str(metadata.external_id), changes, scope)
+        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256, scope)
 
     return _with_camera(session, metadata, register_cameras, change)
+
+
+def _refuse_beyond(scope: Scope, camera_id: str | None) -> None:
+    """Raise UnknownCamera for one outside the scope, and for none where there is a scope."""
+    if _is_within(scope, camera_id):
+        return
+    if camera_id is None:
+        raise UnknownCamera("The image names no camera, and only images of certain cameras may be added. Name its own.")
+    raise gallery.no_camera(camera_id)
+
+
+def _is_within(scope: Scope, camera_id: str | None) -> bool:
+    return scope is None or camera_id in scope
 
 
 def _with_camera(session: Session, metadata: ItemMetadata, register_cameras: bool, work: Callable[[], Added]) -> Added:

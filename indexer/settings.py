@@ -19,6 +19,8 @@ from indexer.errors import InvalidSettings
 PREFIX = "PERSON_SEARCH_"
 SECRETS_DIR = Path("/run/secrets")
 
+OF_CLIENTS = {PREFIX + "API_KEY"}  # read by the command line alone, but perhaps set where a service is started, too
+
 MiB = 1024**2
 GiB = 1024**3
 
@@ -79,7 +81,9 @@ def refuse_unknown_variables(settings_class: type[BaseSettings]) -> None:
     given = list(os.environ)
     if SECRETS_DIR.is_dir():
         given += [path.name for path in SECRETS_DIR.iterdir()]
-    unknown = sorted({name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known})
+    unknown = sorted(
+        {name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known | OF_CLIENTS}
+    )
     if not unknown:
         return
     sentences = []

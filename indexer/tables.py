@@ -218,6 +218,7 @@ class Ingestion(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     owner: Mapped[int | None]  # the key of its lock, see presence.py
+    principal_id: Mapped[UUID | None]  # the user or the API key that sent it
 
 
 class IngestionItem(Base):
@@ -263,4 +264,4 @@ class Search(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-from indexer import governance_tables  # noqa: E402, F401  (its tables are part of the metadata, too)
+from indexer import access_tables, governance_tables  # noqa: E402, F401  (their tables are part of the metadata, too)

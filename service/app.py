@@ -1,7 +1,4 @@
-"""`create_app`: the service put together. It opens what a request needs, in order, and closes it in reverse.
-
-There is no authentication yet: settings refuse any address but loopback unless told otherwise.
-"""
+"""`create_app`: the service put together. It opens what a request needs, in order, and closes it in reverse."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from indexer.intake import recover_interrupted
 from indexer.replica import Replica
 from indexer.settings import refuse_unknown_variables
 from indexer.succession import Succession
+from service.access import Access
 from service.context import Context, QueryEncoder
 from service.edge import Edge
 from service.encoders import CheckpointFiles, EncoderFiles
@@ -31,6 +29,7 @@ from service.intake_queue import IntakeQueue
 from service.logs import configure_logs
 from service.openapi import describe
 from service.routes import (
+    api_keys,
     cameras,
     checkpoints,
     erasures,
@@ -40,13 +39,31 @@ from service.routes import (
     operations,
     retention,
     searches,
+    session,
+    setup,
+    users,
 )
 from service.settings import ServiceSettings
 from service.sweeper import Sweeper
 from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
-ROUTES = (searches, images, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
+ROUTES = (
+    searches,
+    images,
+    ingestions,
+    cameras,
+    checkpoints,
+    erasures,
+    holds,
+    retention,
+    session,
+    users,
+    api_keys,
+    setup,
+    operations,
+)
+KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "token", "access_token"})
 
 
 def create_app(
@@ -133,14 +150,22 @@ def open_context(
     intake = IntakeQueue(database, store, settings)
     intake.start()
     stack.callback(intake.stop)
-    return Context(settings, database, store, replica, succession, files, intake, eraser)
+    access = Access(database, settings)
+    return Context(settings, database, store, replica, succession, files, intake, eraser, access)
 
 
 def refuse_unknown_parameters(request: Request) -> None:
-    """A mistyped query parameter must fail, not be ignored."""
+    """A mistyped query parameter must fail, not be ignored; a key in the address must not even be tried."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     for name in request.query_params:
         if name not in known:
+            if name.lower() in KEY_PARAMETERS:
+                raise Refusal(
+                    "key_in_url",
+                    "A key never goes into the address, where logs and browsers keep it. Send it as "
+                    "`Authorization: Bearer ...`, and revoke this one: somebody may have read it.",
+                    name,
+                )
             accepted = f"accepted are {', '.join(sorted(known))}" if known else "this call has none"
             raise Refusal("invalid_request", f"There is no parameter {name!r} here; {accepted}.", name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.access_cli import key_app, user_app
 from service.checkpoint_cli import checkpoint_app
 from service.governance_cli import backup_app, erase
 
@@ -38,6 +40,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.command()(erase)
 app.add_typer(backup_app, name="backup")
+app.add_typer(user_app, name="user")
+app.add_typer(key_app, name="api-key")
 
 console = Console()
 errors = Console(stderr=True)
@@ -89,6 +93,21 @@ def _fail(sentence: str) -> NoReturn:
     raise SystemExit(1)
 
 
+@app.callback()
+def common(
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the API key to show to the service; else PERSON_SEARCH_API_KEY is, if it is set."),
+    ] = None,
+) -> None:
+    """Find a person in camera images from a description, a photo, or both."""
+    if api_key_file is not None:
+        try:
+            os.environ[f"{PREFIX}API_KEY"] = api_key_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            _fail(f"The API key cannot be read from {api_key_file} ({type(error).__name__}). Check the path.")
+
+
 # -- running the system ----------------------------------------------------------------------------------------------
 
 
@@ -128,6 +147,8 @@ def serve(
     with ExitStack() as stack:
         # Opened here and not in the application's own start, so that what cannot be opened is one sentence.
         context = open_context(stack, settings)
+        if token := context.access.setup_token():
+            print_setup_link(settings.host, settings.port, token)
         uvicorn.run(
             create_app(settings, context=context),
             host=settings.host,
@@ -138,6 +159,13 @@ def serve(
             timeout_keep_alive=75,  # longer than proxies and clients keep theirs: who closes first resets nobody
             timeout_graceful_shutdown=10,
         )
+
+
+def print_setup_link(host: str, port: int, token: str) -> None:
+    """To stdout and not to the log. What follows # stays in the browser, so no other log gets it either."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
+    link = f"http://{shown}:{port or 'PORT'}/#setup={token}"
+    console.print(f"There is no user yet. Create the first one, an admin, within 24 hours:\n{link}", soft_wrap=True)
 
 
 @app.command()

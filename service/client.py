@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO
 import httpx
 
 Json = dict[str, Any]
+
+SHOW_A_KEY = "On the command line set PERSON_SEARCH_API_KEY or give --api-key-file FILE."
 
 
 class ServiceError(Exception):
@@ -30,12 +33,17 @@ class ServiceError(Exception):
 class Client:
     """One connection pool to one service. Close it, or use it as a context manager.
 
-    Every method returns the decoded JSON body and raises ServiceError otherwise.
+    It shows `api_key`, or the one in PERSON_SEARCH_API_KEY. Every method returns the decoded JSON body and raises
+    ServiceError otherwise.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str = "http://127.0.0.1:8000", timeout: float = 60.0, *, api_key: str | None = None
+    ) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+        api_key = api_key or os.environ.get("PERSON_SEARCH_API_KEY")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers, trust_env=False)
 
     def __enter__(self) -> Client:
         return self
@@ -60,6 +68,8 @@ class Client:
                 problem = response.json()
             except json.JSONDecodeError:
                 problem = {}
+            if response.status_code == 401:
+                problem["detail"] = f"{problem.get('detail', 'Not signed in.')} {SHOW_A_KEY}"
             sentence = problem.get("detail") or problem.get("title") or f"{self.url} answered {response.status_code}."
             more = [error["detail"] for error in problem.get("errors", [])[1:]]  # the first one is the sentence
             raise ServiceError(" ".join([sentence, *more]), response.status_code, problem)

@@ -16,6 +16,7 @@ from indexer.erasure import Eraser
 from indexer.images import ImageStore
 from indexer.replica import Replica
 from indexer.succession import Succession
+from service.access import Access
 from service.intake_queue import IntakeQueue
 from service.settings import ServiceSettings
 
@@ -52,6 +53,7 @@ class Context:
     files: EncoderFiles
     intake: IntakeQueue
     eraser: Eraser
+    access: Access
 
 
 def current(request: Request) -> Context:

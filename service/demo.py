@@ -38,6 +38,8 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
     port = _claim_port(port)
     os.environ["PERSON_SEARCH_DATA_DIR"] = str(data.resolve())
     os.environ["PERSON_SEARCH_PORT"] = str(port)
+    os.environ["PERSON_SEARCH_HOST"] = "127.0.0.1"
+    os.environ["PERSON_SEARCH_AUTH"] = "open"  # whoever is on this machine may play with it
     url = f"http://127.0.0.1:{port}"
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this in the background, deaf to Ctrl-C
         signal.signal(number, _interrupt)

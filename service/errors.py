@@ -24,7 +24,13 @@ from indexer.metadata import pointer_of
 from service.schemas import EXAMPLE_ID, Problem, ProblemError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = {"checkpoint_replaced": 2, "database_unavailable": 2, "queue_full": 10, "not_ready": 2}
+RETRY_AFTER_SECONDS = {
+    "checkpoint_replaced": 2,
+    "database_unavailable": 2,
+    "queue_full": 10,
+    "not_ready": 2,
+    "rate_limited": 1,  # unless it is known better
+}
 
 log = structlog.get_logger()
 
@@ -40,12 +46,19 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "malformed": Kind(400, "Malformed request", "The body is not valid JSON: EOF while parsing a value at line 1."),
+    "key_in_url": Kind(400, "Key in the address", "A key never goes into the address, where logs keep it."),
+    "unauthenticated": Kind(401, "Not signed in", "Sign in, or send an API key as `Authorization: Bearer ...`."),
+    "forbidden": Kind(403, "Not permitted", "Your roles do not include the permission to export."),
+    "csrf": Kind(403, "CSRF token missing", "Send the CSRF token of GET /api/v1/session as X-CSRF-Token."),
+    "setup_refused": Kind(403, "Set-up link not valid", "This set-up link was used or has expired."),
     "cross_origin": Kind(403, "Request from another site", "This request came from a page of another site."),
     "not_found": Kind(404, "Not found", f"There is no image {EXAMPLE_ID}."),
     "no_such_route": Kind(404, "No such address", "There is nothing at /api/v1/serches."),
     "method_not_allowed": Kind(405, "Method not allowed", "PUT is not possible at /api/v1/cameras."),
     "external_id_conflict": Kind(409, "External id in use", "The external id north-17 belongs to another image."),
     "camera_exists": Kind(409, "Camera exists", "There is already a camera station-north."),
+    "user_exists": Kind(409, "User exists", "There is a user 'kim' already. Choose another name."),
+    "last_admin": Kind(409, "Last admin", "Nobody could manage accounts any more. Make somebody else an admin first."),
     "ingestion_finished": Kind(409, "Ingestion is over", "This ingestion is over; nothing more comes in from it."),
     "nothing_to_retry": Kind(409, "Nothing to retry", "No image of this ingestion failed to be embedded."),
     "no_text_branch": Kind(409, "No text search", "The active checkpoint has no text branch; search by image."),
@@ -77,6 +90,7 @@ KINDS: dict[str, Kind] = {
         422, "Reason names the person", "The reason is kept in the receipt. Write it without 'north-000123'."
     ),
     "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
+    "rate_limited": Kind(429, "Too many requests", "Too many requests in a short time. Try again in 3 seconds."),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
@@ -91,10 +105,19 @@ KINDS: dict[str, Kind] = {
 class Refusal(Exception):  # noqa: N818
     """The service says no: a code of KINDS, a sentence for the user, and where in the request the reason lies."""
 
-    def __init__(self, code: str, detail: str, pointer: str | None = None, errors: Iterable[ProblemError] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        pointer: str | None = None,
+        errors: Iterable[ProblemError] = (),
+        *,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         self.errors = list(errors)
         if pointer is not None:
             self.errors.append(ProblemError(pointer=pointer, code=code, detail=detail))
@@ -121,8 +144,10 @@ def problem(
         errors=list(errors),
     )
     extra = {"Retry-After": str(RETRY_AFTER_SECONDS[code])} if code in RETRY_AFTER_SECONDS else {}
+    if kind.status == 401:
+        extra["WWW-Authenticate"] = 'Bearer realm="person-search"'
     return JSONResponse(
-        body.model_dump(mode="json"), kind.status, media_type=MEDIA_TYPE, headers={**(headers or {}), **extra}
+        body.model_dump(mode="json"), kind.status, media_type=MEDIA_TYPE, headers={**extra, **(headers or {})}
     )
 
 
@@ -179,7 +204,7 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     def refusal(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refusal)
-        return problem(request, error.code, error.detail, error.errors)
+        return problem(request, error.code, error.detail, error.errors, error.headers)
 
     def gallery_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, GalleryError)
@@ -219,10 +244,14 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.add_exception_handler(OSError, no_space)
 
 
-def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route: one entry a status, with an example of every problem that can occur there."""
+def documented(*codes: str, public: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The `responses=` of a route: one entry a status, with an example of every problem that can occur there.
+
+    `public`: the route answers also those who are not signed in.
+    """
     responses: dict[int | str, dict[str, Any]] = {}
-    for code in dict.fromkeys((*codes, *ALWAYS)):
+    changing = ("csrf",) if "cross_origin" in codes and not public else ()
+    for code in dict.fromkeys((*codes, *ALWAYS, *changing, *(() if public else SIGNED_IN))):
         kind = KINDS[code]
         entry = responses.setdefault(
             kind.status,
@@ -237,7 +266,8 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-ALWAYS = ("malformed", "wrong_host", "invalid_request", "internal")  # what any call can answer
+ALWAYS = ("malformed", "key_in_url", "wrong_host", "invalid_request", "internal")  # what any call can answer
+SIGNED_IN = ("unauthenticated", "forbidden", "rate_limited", "database_unavailable")  # ... that asks who is calling
 
 
 def _example(code: str, kind: Kind) -> dict[str, Any]:

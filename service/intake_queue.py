@@ -18,6 +18,7 @@ import structlog
 
 from indexer import gallery
 from indexer.database import Database, transaction
+from indexer.filters import Scope
 from indexer.idempotency import remember
 from indexer.images import ImageStore
 from indexer.intake import ingest_entries
@@ -26,6 +27,7 @@ from indexer.presence import Presence
 from indexer.tables import new_id
 from service.errors import Refusal
 from service.operations import refuse_when_full
+from service.principals import Principal
 from service.settings import ServiceSettings
 from service.spool import Spool
 
@@ -56,6 +58,7 @@ class Job:
     entries: Entries
     source: str
     register_cameras: bool
+    scope: Scope
 
 
 class IntakeQueue:
@@ -102,22 +105,26 @@ class IntakeQueue:
             if place is not None and not place.submitted:
                 place.spool.close()
 
-    def submit(self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None) -> UUID:
+    def submit(
+        self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None, principal: Principal
+    ) -> UUID:
         """Check what the delivery's directory shows and line it up, or find it lined up before under this key.
 
-        Raises ArchiveError and IdempotencyConflict.
+        Keys of others are others. Raises ArchiveError and IdempotencyConflict.
         """
         entries = delivery.open(place.spool.file)
         ingestion_id = new_id()
         with transaction(self.database.engine) as session:
             if key is not None:
                 fingerprint = f"{delivery.fingerprint} register_cameras={register_cameras}"
-                earlier = remember(session, SCOPE, key, fingerprint, ingestion_id)
+                whose = SCOPE if principal.id is None else f"{SCOPE} {principal.id}"
+                earlier = remember(session, whose, key, fingerprint, ingestion_id)
                 if earlier != ingestion_id:
                     return earlier
-            gallery.create_ingestion(session, delivery.source, id=ingestion_id, owner=self._presence.key)
+            ids = {"id": ingestion_id, "principal_id": principal.id}
+            gallery.create_ingestion(session, delivery.source, owner=self._presence.key, **ids)
         self._totals[ingestion_id] = entries.total
-        self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras))
+        self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras, principal.cameras))
         place.submitted = True
         return ingestion_id
 
@@ -151,6 +158,7 @@ class IntakeQueue:
             limits=self.settings,
             ingestion_id=job.ingestion_id,
             presence=self._presence,
+            scope=job.scope,
         )
 
 

@@ -15,8 +15,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.access import COOKIE
+from service.access_schemas import KeyRequest, PasswordRequest, SetupRequest, SignInRequest, UserChange, UserRequest
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
+from service.principals import needs
 from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
 
 DESCRIPTION = """\
@@ -37,8 +40,23 @@ BY_HAND: list[type[BaseModel]] = [
     GateRequest,
     ActivationRequest,
     RollbackRequest,
+    SignInRequest,
+    PasswordRequest,
+    SetupRequest,
+    UserRequest,
+    UserChange,
+    KeyRequest,
     Problem,
 ]
+SECURITY = {
+    "api_key": {"type": "http", "scheme": "bearer", "description": "An API key, psk_..."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "From POST /api/v1/session; changes also need its CSRF token as X-CSRF-Token",
+    },
+}
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}
 
 
@@ -70,9 +88,22 @@ def complete(document: dict[str, Any], routers: Sequence[APIRouter]) -> dict[str
         for route in router.routes:
             if isinstance(route, APIRoute):
                 for method in route.methods or ():
-                    restore_examples(document["paths"][route.path][method.lower()]["responses"], route.responses)
+                    operation = document["paths"][route.path][method.lower()]
+                    restore_examples(operation["responses"], route.responses)
+                    say_who_may(operation, needs(route))
+    document["components"]["securitySchemes"] = SECURITY
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def say_who_may(operation: dict[str, Any], permissions: Sequence[str] | None) -> None:
+    """What a call needs: nothing (None), to be signed in (none of them), or one of these permissions."""
+    if permissions is None:
+        return
+    operation["security"] = [{name: []} for name in SECURITY]
+    if permissions:
+        operation["x-permissions"] = list(permissions)
+        operation["description"] += f"\n\nNeeds the permission to {' or '.join(permissions)}."
 
 
 def restore_examples(written: dict[str, Any], declared: Mapping[int | str, dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from indexer import checkpoints, gallery
 from indexer.database import transaction
-from indexer.filters import Condition, ImageFilter
+from indexer.filters import Condition, ImageFilter, Scope
 from indexer.gallery import ImageRecord, SearchRecord
 from indexer.images import decode
 from indexer.index import VectorIndex
@@ -54,7 +54,7 @@ class Notes:
             self.took_ms[stage] = round((time.perf_counter() - started) * 1000, 2)
 
 
-def run(context: Context, request: SearchRequest, upload: bytes | None) -> SearchResponse:
+def run(context: Context, request: SearchRequest, upload: bytes | None, scope: Scope = None) -> SearchResponse:
     """Search, keep the ranking, and return it. `upload` is the picture to search with, if one was sent.
 
     Raises Refusal for what cannot be searched for, and GalleryError for a picture that cannot be read.
@@ -65,13 +65,14 @@ def run(context: Context, request: SearchRequest, upload: bytes | None) -> Searc
     with notes.timed("embed"):
         vectors = embed_query(live.encoder, request.query.text, upload, context, notes)
     with transaction(context.database.engine) as session:
-        refuse_unknown_cameras(session, request.filter)
+        refuse_unknown_cameras(session, request.filter, scope)
         if request.query.image is not None:
-            vectors["image"] = stored_vector(session, request.query.image.image_id, live.checkpoint_id)
+            vectors["image"] = stored_vector(session, request.query.image.image_id, live.checkpoint_id, scope)
         vector = fuse(vectors, request.query.weights or EQUAL_WEIGHTS)
         with notes.timed("filter"):
             wanted = image_filter(request.filter)
-            allowed = None if wanted == ImageFilter() else gallery.allowed_rows(session, wanted, live.checkpoint_id)
+            everything = scope is None and wanted == ImageFilter()
+            allowed = None if everything else gallery.allowed_rows(session, wanted, live.checkpoint_id, scope)
         refuse_retired(session, live.checkpoint_id)
         with notes.timed("rank"):
             context.replica.refresh(session)  # after the filter, so that the index has every row the filter allows
@@ -92,7 +93,7 @@ def run(context: Context, request: SearchRequest, upload: bytes | None) -> Searc
         return answer(search, {image.row: image for image, _ in ranking})
 
 
-def again(session: Session, search_id: UUID) -> SearchResponse:
+def again(session: Session, search_id: UUID, scope: Scope = None) -> SearchResponse:
     """A search as it was answered, without the images that were deleted since.
 
     Raises Refusal when there is none, or when it has expired.
@@ -102,7 +103,7 @@ def again(session: Session, search_id: UUID) -> SearchResponse:
         raise Refusal("not_found", f"There is no search {search_id}.")
     if search.expires_at <= datetime.now(UTC):
         raise Refusal("expired", "This search has expired: rankings are kept for 24 hours. Run it again.")
-    return answer(search, gallery.images_by_row(session, [result["row"] for result in search.results]))
+    return answer(search, gallery.images_by_row(session, [result["row"] for result in search.results], scope))
 
 
 def answer(search: SearchRecord, images: Mapping[int, ImageRecord]) -> SearchResponse:
@@ -176,14 +177,14 @@ def refuse_retired(session: Session, checkpoint_id: str) -> None:
         raise Refusal("checkpoint_replaced", sentence)
 
 
-def refuse_unknown_cameras(session: Session, wanted: Filter) -> None:
+def refuse_unknown_cameras(session: Session, wanted: Filter, scope: Scope = None) -> None:
     """A mistyped camera must fail, not empty the search."""
     for pointer, clause in [("/filter", wanted), *((f"/filter/any/{i}", c) for i, c in enumerate(wanted.any or ()))]:
         named: set[str] = set()
         for field_name, operator, operand in clause.comparisons():
             if field_name == "camera_id" and operator != "exists" and operand is not None:
                 named.update([operand] if isinstance(operand, str) else operand)
-        if unknown := gallery.unknown_cameras(session, sorted(named)):
+        if unknown := gallery.unknown_cameras(session, sorted(named), scope):
             names = ", ".join(repr(name) for name in unknown)
             sentence = f"There is no camera {names}. GET /api/v1/cameras lists them all."
             raise Refusal("unknown_camera", sentence, f"{pointer}/camera_id")
@@ -225,12 +226,12 @@ def note_words(notes: Notes, encoder: QueryEncoder, text: str) -> None:
         notes.warnings.append(f"Words the network never met in training, which may mislead it: {words}.")
 
 
-def stored_vector(session: Session, image_id: UUID, checkpoint_id: str) -> Vector:
+def stored_vector(session: Session, image_id: UUID, checkpoint_id: str, scope: Scope = None) -> Vector:
     """The vector of a gallery image. Raises Refusal when there is no such image or it is not embedded."""
-    found = gallery.vectors_of(session, [image_id], checkpoint_id)
+    found = gallery.vectors_of(session, [image_id], checkpoint_id, scope)
     if image_id in found:
         return found[image_id]
-    image = gallery.image_by_id(session, image_id)
+    image = gallery.image_by_id(session, image_id, scope)
     if image is None:
         raise Refusal("unknown_image", f"There is no image {image_id} to search with.", "/query/image/image_id")
     if image.state == "failed":

@@ -13,12 +13,19 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class ServiceSettings(GallerySettings):
-    """Where to listen, how much to accept, how much to log."""
+    """Where to listen, who may come in, how much to accept, how much to log."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="0 picks a free one")
-    allow_remote: bool = Field(False, description="listen beyond this machine although there is no authentication")
     allowed_hosts: tuple[str, ...] = Field((), description="further host names to answer for, as a JSON list")
+
+    auth: Literal["required", "open"] = Field("required", description="open: anybody may do anything; loopback only")
+    session_hours: float = Field(12, gt=0, le=720, description="until somebody has to sign in again")
+    session_idle_minutes: float = Field(60, gt=1, description="without a request, until a session ends")
+    api_key_days_max: int = Field(366, gt=0, description="how long an API key may be good at most")
+    rate_limit: float = Field(50, ge=0, description="requests a second of one user or key, in the long run; 0: any")
+    rate_limit_burst: int = Field(500, gt=0, description="requests one user or key may send at once")
+    sign_in_failures: int = Field(5, gt=0, description="wrong passwords before each further one costs a pause")
 
     max_upload_bytes: int = Field(24 * MiB, gt=0, description="of a whole request with an image")
     max_ingestion_bytes: int = Field(4 * GiB, gt=0, description="of one archive")
@@ -32,11 +39,10 @@ class ServiceSettings(GallerySettings):
 
     @model_validator(mode="after")
     def stay_on_this_machine(self) -> ServiceSettings:
-        if self.host not in LOOPBACK and not self.allow_remote:
+        if self.host not in LOOPBACK and self.auth == "open":
             raise ValueError(
-                f"The service would listen on {self.host}, where others reach it, but it has no authentication yet: "
-                "anybody could search, add and delete images. Listen on 127.0.0.1, or set "
-                "PERSON_SEARCH_ALLOW_REMOTE=true if another layer keeps strangers out."
+                f"The service would listen on {self.host}, where others reach it, but is open: anybody could search, "
+                "add and delete images. Listen on 127.0.0.1, or set PERSON_SEARCH_AUTH=required."
             )
         return self
 

@@ -10,6 +10,7 @@ from indexer import gallery
 from indexer.database import transaction
 from service.context import CurrentContext
 from service.errors import documented
+from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.schemas import CameraList, CameraRequest, CameraResponse
 
@@ -30,10 +31,12 @@ async def read_camera(request: Request) -> CameraRequest:
         **documented("database_unavailable"),
     },
 )
-def list_cameras(context: CurrentContext) -> CameraList:
-    """All cameras, by id."""
+def list_cameras(
+    context: CurrentContext, principal: Annotated[Principal, may("search", "view", "ingest", "configure")]
+) -> CameraList:
+    """The cameras in the scope of the caller, by id."""
     with transaction(context.database.engine) as session:
-        cameras = gallery.cameras(session)
+        cameras = gallery.cameras(session, principal.cameras)
     return CameraList(cameras=[CameraResponse(**vars(camera)) for camera in cameras])
 
 
@@ -48,7 +51,11 @@ def list_cameras(context: CurrentContext) -> CameraList:
     },
     openapi_extra=request_body(json_content(CameraRequest, {"a camera": EXAMPLE_CAMERA})),
 )
-def add_camera(context: CurrentContext, camera: Annotated[CameraRequest, Depends(read_camera)]) -> CameraResponse:
+def add_camera(
+    context: CurrentContext,
+    principal: Annotated[Principal, may("configure")],
+    camera: Annotated[CameraRequest, Depends(read_camera)],
+) -> CameraResponse:
     """Add a camera, so that images and filters can name it."""
     with transaction(context.database.engine) as session:
         added = gallery.add_camera(session, camera.id, camera.name, camera.site)

@@ -25,6 +25,7 @@ from service.checkpoint_schemas import (
 from service.context import Context, CurrentContext
 from service.errors import documented
 from service.operations import refuse_when_full
+from service.principals import Principal, may
 from service.routes.bodies import FILE, expect, json_content, read_json, request_body
 from service.routes.deliveries import pump
 from service.routes.images import LOCATION
@@ -95,7 +96,7 @@ WITH_BODY = ("body_too_large", "unsupported_media_type")
 
 
 @router.get("", responses=answered_with({"checkpoints": [EXAMPLE]}, "database_unavailable"))
-def list_checkpoints(context: CurrentContext) -> CheckpointList:
+def list_checkpoints(context: CurrentContext, principal: Annotated[Principal, may("upgrade")]) -> CheckpointList:
     """All checkpoints in the order they came, with how far their embeddings are."""
     with transaction(context.database.engine) as session:
         known = checkpoints.records(session)
@@ -119,7 +120,9 @@ def list_checkpoints(context: CurrentContext) -> CheckpointList:
     ),
     openapi_extra=request_body({OCTETS: {"schema": FILE}}),
 )
-async def register_checkpoint(context: CurrentContext, request: Request, response: Response) -> CheckpointResponse:
+async def register_checkpoint(
+    context: CurrentContext, principal: Annotated[Principal, may("upgrade")], request: Request, response: Response
+) -> CheckpointResponse:
     """Send a checkpoint's file. It is verified and kept, and the workers begin to embed the gallery with it.
 
     Searches go on with the active one. Sending the same file again changes nothing, but brings back a retired one.
@@ -136,7 +139,9 @@ async def register_checkpoint(context: CurrentContext, request: Request, respons
 
 
 @router.get("/{checkpoint_id}", responses=answered_with(EXAMPLE_DETAIL, "not_found", "database_unavailable"))
-def get_checkpoint(context: CurrentContext, checkpoint_id: Id) -> CheckpointDetail:
+def get_checkpoint(
+    context: CurrentContext, principal: Annotated[Principal, may("upgrade")], checkpoint_id: Id
+) -> CheckpointDetail:
     """One checkpoint: how far it is, what it says of itself, what was done with it."""
     with transaction(context.database.engine) as session:
         record = checkpoints.record(session, checkpoint_id)
@@ -151,7 +156,10 @@ def get_checkpoint(context: CurrentContext, checkpoint_id: Id) -> CheckpointDeta
     openapi_extra=request_body(json_content(GateRequest, {"as it is": {}, "with labelled texts": LABELLED})),
 )
 def judge_checkpoint(
-    context: CurrentContext, checkpoint_id: Id, asked: Annotated[GateRequest, Depends(read_gate)]
+    context: CurrentContext,
+    principal: Annotated[Principal, may("upgrade")],
+    checkpoint_id: Id,
+    asked: Annotated[GateRequest, Depends(read_gate)],
 ) -> GateReport:
     """Compare a candidate with the active checkpoint, and keep the report; nothing else changes."""
     texts = labelled(asked.labelled_texts)
@@ -165,7 +173,10 @@ def judge_checkpoint(
     openapi_extra=request_body(json_content(ActivationRequest, {"if the gate agrees": {}, "by force": BY_FORCE})),
 )
 def activate_checkpoint(
-    context: CurrentContext, checkpoint_id: Id, asked: Annotated[ActivationRequest, Depends(read_activation)]
+    context: CurrentContext,
+    principal: Annotated[Principal, may("upgrade")],
+    checkpoint_id: Id,
+    asked: Annotated[ActivationRequest, Depends(read_activation)],
 ) -> CheckpointResponse:
     """Have searches answered by a candidate, once the gate has judged it again.
 
@@ -188,7 +199,10 @@ def activate_checkpoint(
     openapi_extra=request_body(json_content(RollbackRequest, {"as it is": {}, "by force": BY_FORCE})),
 )
 def roll_back_checkpoint(
-    context: CurrentContext, checkpoint_id: Id, asked: Annotated[RollbackRequest, Depends(read_rollback)]
+    context: CurrentContext,
+    principal: Annotated[Principal, may("upgrade")],
+    checkpoint_id: Id,
+    asked: Annotated[RollbackRequest, Depends(read_rollback)],
 ) -> CheckpointResponse:
     """Leave this checkpoint, which must be the active one, for the one before it; the answer is that one.
 
@@ -201,7 +215,9 @@ def roll_back_checkpoint(
 
 
 @router.post("/{checkpoint_id}/retire", responses=answered_with(EXAMPLE, *CHANGING))
-def retire_checkpoint(context: CurrentContext, checkpoint_id: Id) -> CheckpointResponse:
+def retire_checkpoint(
+    context: CurrentContext, principal: Annotated[Principal, may("upgrade")], checkpoint_id: Id
+) -> CheckpointResponse:
     """Remove the embeddings and the file of a checkpoint that is not the active one."""
     upgrades.retire(context, checkpoint_id)
     return read(context, checkpoint_id)

@@ -22,6 +22,7 @@ from service.governance_schemas import (
     ErasureRequest,
     ErasureResponse,
 )
+from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.routes.images import LOCATION
 from service.schemas import EXAMPLE_ID
@@ -88,7 +89,10 @@ async def read_erasure(request: Request) -> ErasureRequest:
     openapi_extra=request_body(json_content(ErasureRequest, EXAMPLES)),
 )
 def create_erasure(
-    context: CurrentContext, asked: Annotated[ErasureRequest, Depends(read_erasure)], response: Response
+    context: CurrentContext,
+    principal: Annotated[Principal, may("erase")],
+    asked: Annotated[ErasureRequest, Depends(read_erasure)],
+    response: Response,
 ) -> ErasureResponse:
     """Erase images for good: rows, files, thumbnails, embeddings, frozen rankings, names in ledgers, and the index.
 
@@ -139,6 +143,7 @@ def described(receipt: ErasureRecord) -> ErasureResponse:
 )
 def list_erasures(
     context: CurrentContext,
+    principal: Annotated[Principal, may("erase")],
     before: Annotated[UUID | None, Query(description="Receipts older than this one")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ErasureList:
@@ -155,7 +160,9 @@ def list_erasures(
         **documented("not_found", "database_unavailable"),
     },
 )
-def get_erasure(context: CurrentContext, erasure_id: UUID) -> ErasureResponse:
+def get_erasure(
+    context: CurrentContext, principal: Annotated[Principal, may("erase")], erasure_id: UUID
+) -> ErasureResponse:
     """One receipt. It holds nothing of what was erased."""
     with transaction(context.database.engine) as session:
         receipt = traces.erasure(session, erasure_id)

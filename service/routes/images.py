@@ -21,6 +21,7 @@ from indexer.traces import Selection
 from service.context import CurrentContext, current
 from service.errors import Refusal, documented
 from service.operations import refuse_when_full
+from service.principals import Principal, may
 from service.routes.bodies import FILE, expect, file_part, form_content, read_form, request_body, schema_of, text_part
 from service.schemas import EXAMPLE_ID, ImageMetadata, ImageResponse
 from service.search import content_path
@@ -129,11 +130,16 @@ def described(image: ImageRecord, *, duplicate: bool = False) -> ImageResponse:
     openapi_extra=request_body(UPLOAD),
 )
 def add_image(
-    context: CurrentContext, upload: Annotated[Upload, Depends(read_upload)], response: Response
+    context: CurrentContext,
+    principal: Annotated[Principal, may("ingest")],
+    upload: Annotated[Upload, Depends(read_upload)],
+    response: Response,
 ) -> ImageResponse:
     """Add one image. It can be found as soon as the worker has embedded it."""
     refuse_when_full(context.settings)
-    added = ingest_one(context.database, context.store, upload.data, upload.metadata, limits=context.settings)
+    added = ingest_one(
+        context.database, context.store, upload.data, upload.metadata, limits=context.settings, scope=principal.cameras
+    )
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, added.image_id), added.image_id)
     response.status_code = 200 if added.duplicate else 201
@@ -154,10 +160,10 @@ def existing(image: ImageRecord | None, image_id: UUID) -> ImageRecord:
         **documented("not_found", "database_unavailable"),
     },
 )
-def get_image(context: CurrentContext, image_id: UUID) -> ImageResponse:
+def get_image(context: CurrentContext, principal: Annotated[Principal, may("view")], image_id: UUID) -> ImageResponse:
     """What is known about one image, and whether it is searchable yet."""
     with transaction(context.database.engine) as session:
-        return described(existing(gallery.image_by_id(session, image_id), image_id))
+        return described(existing(gallery.image_by_id(session, image_id, principal.cameras), image_id))
 
 
 @router.delete(
@@ -165,13 +171,13 @@ def get_image(context: CurrentContext, image_id: UUID) -> ImageResponse:
     status_code=204,
     responses=documented("cross_origin", "not_found", "legal_hold", "database_unavailable"),
 )
-def delete_image(context: CurrentContext, image_id: UUID) -> None:
+def delete_image(context: CurrentContext, principal: Annotated[Principal, may("erase")], image_id: UUID) -> None:
     """Delete one image for good, as an erasure: row, embeddings, file and thumbnail. It vanishes from searches at once.
 
     Not while it is under legal hold.
     """
     with transaction(context.database.engine) as session:
-        existing(gallery.image_by_id(session, image_id), image_id)
+        existing(gallery.image_by_id(session, image_id, principal.cameras), image_id)
     context.eraser.erase(Selection(image_ids=(image_id,)), "Deleted by its id.")
 
 
@@ -191,18 +197,22 @@ def delete_image(context: CurrentContext, image_id: UUID) -> None:
     },
 )
 def get_content(
-    context: CurrentContext, request: Request, image_id: UUID, variant: Literal["full", "thumb"] = "full"
+    context: CurrentContext,
+    principal: Annotated[Principal, may("view")],
+    request: Request,
+    image_id: UUID,
+    variant: Literal["full", "thumb"] = "full",
 ) -> Response:
     """The pixels of one image. Caches must not keep them: a deleted image has to be gone."""
     with transaction(context.database.engine) as session:
-        image = existing(gallery.image_by_id(session, image_id), image_id)
+        image = existing(gallery.image_by_id(session, image_id, principal.cameras), image_id)
     headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, no-store"}
     if headers["ETag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if variant == "thumb":
         with transaction(context.database.engine) as session:
             gallery.hold_file(session, image.sha256)  # an erasure waits, or was here before: it must leave no thumbnail
-            existing(gallery.image_by_id(session, image_id), image_id)
+            existing(gallery.image_by_id(session, image_id, principal.cameras), image_id)
             small = context.store.thumbnail(image.sha256)
         return Response(small, media_type=THUMBNAIL_MEDIA_TYPE, headers=headers)
     try:

@@ -33,7 +33,7 @@ def own_version() -> str:
         return "0+unknown"
 
 
-@router.get("/livez", responses=documented())
+@router.get("/livez", responses=documented(public=True))
 async def livez() -> Liveness:
     """The process turns. Says nothing about the database."""
     return Liveness()
@@ -49,7 +49,7 @@ async def livez() -> Liveness:
             "headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "string"}}},
             "content": {"application/json": {"example": NOT_READY}},
         },
-        **documented(),
+        **documented(public=True),
     },
 )
 def readyz(context: CurrentContext, response: Response) -> Readiness:
@@ -61,7 +61,7 @@ def readyz(context: CurrentContext, response: Response) -> Readiness:
     return found
 
 
-@router.get("/version", responses=documented())
+@router.get("/version", responses=documented(public=True))
 def get_version(context: CurrentContext) -> Version:
     """Which program and which checkpoint answer here."""
     live = context.replica.state

@@ -11,6 +11,7 @@ from indexer.database import transaction
 from service.context import CurrentContext
 from service.errors import documented
 from service.governance_schemas import A_POLICY, PolicyList, PolicyRequest, PolicyResponse
+from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.schemas import Name
 
@@ -31,7 +32,7 @@ async def read_policy(request: Request) -> PolicyRequest:
         **documented("database_unavailable"),
     },
 )
-def list_policies(context: CurrentContext) -> PolicyList:
+def list_policies(context: CurrentContext, principal: Annotated[Principal, may("govern")]) -> PolicyList:
     """All policies, the default first. Without any, images are kept until somebody erases them."""
     with transaction(context.database.engine) as session:
         return PolicyList(retention_policies=[PolicyResponse(**vars(policy)) for policy in retention.policies(session)])
@@ -47,7 +48,11 @@ def list_policies(context: CurrentContext) -> PolicyList:
     },
     openapi_extra=request_body(json_content(PolicyRequest, EXAMPLES)),
 )
-def set_policy(context: CurrentContext, asked: Annotated[PolicyRequest, Depends(read_policy)]) -> PolicyResponse:
+def set_policy(
+    context: CurrentContext,
+    principal: Annotated[Principal, may("govern")],
+    asked: Annotated[PolicyRequest, Depends(read_policy)],
+) -> PolicyResponse:
     """Keep the images of a camera, or of all cameras without a policy, for so many days. What is older goes soon."""
     with transaction(context.database.engine) as session:
         return PolicyResponse(**vars(retention.set_policy(session, asked.camera_id, asked.days)))
@@ -56,6 +61,7 @@ def set_policy(context: CurrentContext, asked: Annotated[PolicyRequest, Depends(
 @router.delete("", status_code=204, responses=documented("cross_origin", "not_found", "database_unavailable"))
 def remove_policy(
     context: CurrentContext,
+    principal: Annotated[Principal, may("govern")],
     camera_id: Annotated[Name | None, Query(description="Left out: the default")] = None,
 ) -> None:
     """Remove the policy of a camera, or the default."""

@@ -13,6 +13,7 @@ from indexer.database import transaction
 from service import search
 from service.context import CurrentContext, current
 from service.errors import Refusal, documented
+from service.principals import Principal, may
 from service.routes.bodies import (
     FILE,
     expect,
@@ -125,13 +126,16 @@ async def read_search(request: Request) -> AsyncIterator[Asked]:
     ),
 )
 def create_search(
-    context: CurrentContext, asked: Annotated[Asked, Depends(read_search)], response: Response
+    context: CurrentContext,
+    principal: Annotated[Principal, may("search")],
+    asked: Annotated[Asked, Depends(read_search)],
+    response: Response,
 ) -> SearchResponse:
     """Rank the gallery by a description, an image, or both; the ranking is kept for 24 hours.
 
     A description made of unknown words only is still answered, with a warning that its ranking means little.
     """
-    found = search.run(context, asked.request, asked.image)
+    found = search.run(context, asked.request, asked.image, principal.cameras)
     response.headers["Location"] = f"/api/v1/searches/{found.id}"
     return found
 
@@ -143,7 +147,9 @@ def create_search(
         **documented("not_found", "expired", "database_unavailable"),
     },
 )
-def get_search(context: CurrentContext, search_id: UUID) -> SearchResponse:
+def get_search(
+    context: CurrentContext, principal: Annotated[Principal, may("search")], search_id: UUID
+) -> SearchResponse:
     """A search again, with the ranking it had; images deleted since are left out."""
     with transaction(context.database.engine) as session:
-        return search.again(session, search_id)
+        return search.again(session, search_id, principal.cameras)

@@ -84,6 +84,7 @@ def test_the_same_ranking_after_the_service_was_killed(tmp_path: Path) -> None:
     port = free_port()
     environment = {
         "PERSON_SEARCH_DATA_DIR": str(tmp_path / "data"),
+        "PERSON_SEARCH_AUTH": "open",
         "PERSON_SEARCH_CHECKPOINT": str(checkpoint),
         "PERSON_SEARCH_PORT": str(port),
         "PERSON_SEARCH_POLL_SECONDS": "0.1",

@@ -48,6 +48,7 @@ def test_searches_go_on_while_the_gallery_is_upgraded_and_rolled_back(
     ports, log = [free_port(), free_port()], tmp_path / "log.jsonl"
     shared = {
         "PERSON_SEARCH_DATA_DIR": str(tmp_path / "data"),
+        "PERSON_SEARCH_AUTH": "open",
         "PERSON_SEARCH_POLL_SECONDS": "0.2",
         "PERSON_SEARCH_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",

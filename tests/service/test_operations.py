@@ -279,9 +279,9 @@ def test_logs_are_json_lines_that_never_say_what_was_looked_for(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::"])
 def test_without_authentication_only_loopback_is_served(host: str) -> None:
-    with pytest.raises(ValidationError, match="no authentication yet"):
-        ServiceSettings(host=host)
-    assert ServiceSettings(host=host, allow_remote=True).host == host
+    with pytest.raises(ValidationError, match="but is open"):
+        ServiceSettings(host=host, auth="open")
+    assert ServiceSettings(host=host).auth == "required"
 
 
 def test_a_mistyped_setting_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
