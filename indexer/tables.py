@@ -263,4 +263,4 @@ class Search(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-from indexer import governance_tables  # noqa: E402, F401  (its tables are part of the metadata, too)
+from indexer import audit_tables, case_tables, governance_tables  # noqa: E402, F401  (their tables belong to it, too)
