@@ -139,8 +139,8 @@ def record(
         _count_failure()
         log.error("audit_not_written", action=action, reason=type(error).__name__)
         raise AuditUnavailable(
-            "This could not be written to the audit, so it was not done. Try again in a moment; if it stays so, whoever "
-            "runs the service finds the cause with `person-search audit verify`."
+            "This could not be written to the audit, so it was not done. Try again in a moment; if it stays so, "
+            "`person-search audit verify` may tell why."
         ) from error
 
 

@@ -27,7 +27,7 @@ class Anchor:
     restored: bool = False
 
 
-class AnchorDamaged(ValueError):
+class AnchorDamaged(ValueError):  # noqa: N818
     """A line that cannot be read."""
 
 

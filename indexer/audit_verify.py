@@ -7,7 +7,7 @@ export, which anybody can check without a database.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -102,9 +102,7 @@ class _Walk:
         if head.seq > self.seq:
             raise _Broken(self.seq + 1, "truncated", f"The chain ends at row {self.seq}; it had {head.seq} rows.")
         if head.seq < self.seq:
-            raise _Broken(
-                head.seq + 1, "inserted", f"The chain ends at row {head.seq}; row {head.seq + 1} is too much."
-            )
+            raise _Broken(head.seq + 1, "inserted", f"Row {head.seq + 1} is behind the end of the chain.")
         if head.hash != self.hash:
             raise _Broken(head.seq, "changed", f"Row {head.seq} is not the one with which the chain was to end.")
         beyond = min((seq for seq in self.anchors if seq > self.seq), default=None)
@@ -142,9 +140,9 @@ def verify(database: Database, anchors: Path, progress: Callable[[int], None] = 
     return walk.result()
 
 
-def pages(database: Database, until: int) -> Iterator[list[Event]]:
+def pages(database: Database, until: int, after: int = 0) -> Iterator[list[Event]]:
     """The rows up to `until` in order. A transaction each, so that a slow reader keeps nobody waiting."""
-    seq = 0
+    seq = after
     while True:
         with transaction(database.engine) as session:
             page = audit.events_after(session, seq, until)
@@ -171,9 +169,7 @@ def _refuse_strays(session: Session) -> None:
     """Rows that the walk from 1 to the head would not meet. One statement: one moment."""
     strays = text("SELECT min(seq) FROM audit_event WHERE seq < 1 OR seq > coalesce((SELECT seq FROM audit_head), 0)")
     if (seq := session.scalar(strays)) is not None:
-        raise _Broken(
-            seq, "inserted", f"Row {seq} is beyond the end of the chain: it was not appended by this program."
-        )
+        raise _Broken(seq, "inserted", f"Row {seq} is beyond the ends of the chain; it was put in by hand.")
 
 
 def _refuse_unexplained(session: Session, until: int) -> None:
@@ -192,10 +188,17 @@ def _refuse_unexplained(session: Session, until: int) -> None:
 # Files
 
 
-def lines(events: Iterable[Event]) -> Iterator[str]:
-    """An export: a line for each row. The last line, which `head_line` makes, says where the chain ended."""
-    for event in events:
-        yield json.dumps(event.as_json(), ensure_ascii=False) + "\n"
+def export(database: Database) -> Iterator[str]:
+    """All of the audit as it is now: a line for each row, and one that says where the chain ends."""
+    with transaction(database.engine) as session:
+        end = audit.head(session)
+    for page in pages(database, end.seq):
+        yield "".join(map(event_line, page))
+    yield head_line(end)
+
+
+def event_line(event: Event) -> str:
+    return json.dumps(event.as_json(), ensure_ascii=False) + "\n"
 
 
 def link_line(event: Event) -> str:

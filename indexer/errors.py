@@ -176,6 +176,12 @@ class AuditUnavailable(DatabaseUnavailable):
     code = "audit_unavailable"
 
 
+class SearchExpired(GalleryError):
+    """The ranking of a search is no longer kept."""
+
+    code = "expired"
+
+
 class InvalidAuditFile(GalleryError):
     """A file is no export of the audit."""
 

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from indexer import journal, snapshots
+from indexer import audit_anchors, journal, snapshots
 from indexer.database import Database, open_database, transaction
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
@@ -31,7 +31,10 @@ from service.intake_queue import IntakeQueue
 from service.logs import configure_logs
 from service.openapi import describe
 from service.routes import (
+    audit,
     cameras,
+    case_exports,
+    cases,
     checkpoints,
     erasures,
     holds,
@@ -40,13 +43,17 @@ from service.routes import (
     operations,
     retention,
     searches,
+    verdicts,
 )
 from service.settings import ServiceSettings
 from service.sweeper import Sweeper
 from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
-ROUTES = (searches, images, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
+ROUTES = (
+    *(searches, images, ingestions, cameras, checkpoints, erasures, holds, retention),
+    *(cases, verdicts, case_exports, audit, operations),
+)
 
 
 def create_app(
@@ -109,6 +116,7 @@ def open_context(
         database = stack.enter_context(open_database(settings))
     files = files or CheckpointFiles(settings)
     encoder = open_active(database, settings, files, encoder)
+    audit_anchors.drop(database, settings.data_dir / audit_anchors.NAME)
     with transaction(database.engine) as session:
         recover_interrupted(session)
     on_disk = settings.data_dir / snapshots.FOLDER

@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.audit_cli import audit_app
 from service.checkpoint_cli import checkpoint_app
 from service.governance_cli import backup_app, erase
 
@@ -38,6 +39,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.command()(erase)
 app.add_typer(backup_app, name="backup")
+app.add_typer(audit_app, name="audit")
 
 console = Console()
 errors = Console(stderr=True)

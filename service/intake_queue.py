@@ -16,7 +16,8 @@ from uuid import UUID
 
 import structlog
 
-from indexer import gallery
+from indexer import audit, gallery
+from indexer.audit import Actor
 from indexer.database import Database, transaction
 from indexer.idempotency import remember
 from indexer.images import ImageStore
@@ -102,7 +103,9 @@ class IntakeQueue:
             if place is not None and not place.submitted:
                 place.spool.close()
 
-    def submit(self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None) -> UUID:
+    def submit(
+        self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None, actor: Actor = audit.SYSTEM
+    ) -> UUID:
         """Check what the delivery's directory shows and line it up, or find it lined up before under this key.
 
         Raises ArchiveError and IdempotencyConflict.
@@ -116,6 +119,8 @@ class IntakeQueue:
                 if earlier != ingestion_id:
                     return earlier
             gallery.create_ingestion(session, delivery.source, id=ingestion_id, owner=self._presence.key)
+            told = {"announced": entries.total, "register_cameras": register_cameras}
+            audit.record(session, actor, "ingestion.create", ("ingestion", str(ingestion_id)), detail=told)
         self._totals[ingestion_id] = entries.total
         self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras))
         place.submitted = True

@@ -15,6 +15,16 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.case_schemas import (
+    CaseChange,
+    CaseRequest,
+    ExportRequest,
+    ItemRequest,
+    MemberRequest,
+    NoteChange,
+    NoteRequest,
+    VerdictRequest,
+)
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
 from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
@@ -37,6 +47,14 @@ BY_HAND: list[type[BaseModel]] = [
     GateRequest,
     ActivationRequest,
     RollbackRequest,
+    CaseRequest,
+    CaseChange,
+    MemberRequest,
+    ItemRequest,
+    NoteRequest,
+    NoteChange,
+    VerdictRequest,
+    ExportRequest,
     Problem,
 ]
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}

@@ -1,4 +1,4 @@
-"""The audit, which nobody may change, and case work. Explained in indexer/audit_tables.py and indexer/case_tables.py."""
+"""The audit, which nobody may change, and case work. Explained in indexer/audit_tables.py and case_tables.py."""
 
 from __future__ import annotations
 

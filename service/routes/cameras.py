@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from service.context import CurrentContext
 from service.errors import documented
+from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.schemas import CameraList, CameraRequest, CameraResponse
 
@@ -48,8 +49,13 @@ def list_cameras(context: CurrentContext) -> CameraList:
     },
     openapi_extra=request_body(json_content(CameraRequest, {"a camera": EXAMPLE_CAMERA})),
 )
-def add_camera(context: CurrentContext, camera: Annotated[CameraRequest, Depends(read_camera)]) -> CameraResponse:
+def add_camera(
+    context: CurrentContext,
+    principal: Annotated[Principal, may("configure")],
+    camera: Annotated[CameraRequest, Depends(read_camera)],
+) -> CameraResponse:
     """Add a camera, so that images and filters can name it."""
     with transaction(context.database.engine) as session:
         added = gallery.add_camera(session, camera.id, camera.name, camera.site)
+        audit.record(session, principal.actor, "camera.create", ("camera", camera.id))
     return CameraResponse(**vars(added))

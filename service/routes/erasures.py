@@ -22,6 +22,7 @@ from service.governance_schemas import (
     ErasureRequest,
     ErasureResponse,
 )
+from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.routes.images import LOCATION
 from service.schemas import EXAMPLE_ID
@@ -88,7 +89,10 @@ async def read_erasure(request: Request) -> ErasureRequest:
     openapi_extra=request_body(json_content(ErasureRequest, EXAMPLES)),
 )
 def create_erasure(
-    context: CurrentContext, asked: Annotated[ErasureRequest, Depends(read_erasure)], response: Response
+    context: CurrentContext,
+    principal: Annotated[Principal, may("erase")],
+    asked: Annotated[ErasureRequest, Depends(read_erasure)],
+    response: Response,
 ) -> ErasureResponse:
     """Erase images for good: rows, files, thumbnails, embeddings, frozen rankings, names in ledgers, and the index.
 
@@ -112,7 +116,7 @@ def create_erasure(
             created_at=None,
             finished_at=None,
         )
-    receipt = context.eraser.erase(selection, asked.reason)
+    receipt = context.eraser.erase(selection, asked.reason, principal.actor)
     response.headers["Location"] = f"/api/v1/erasures/{receipt.id}"
     return described(receipt)
 

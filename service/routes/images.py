@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from indexer.errors import NotFound
 from indexer.gallery import ImageRecord
@@ -21,6 +21,7 @@ from indexer.traces import Selection
 from service.context import CurrentContext, current
 from service.errors import Refusal, documented
 from service.operations import refuse_when_full
+from service.principals import Principal, may
 from service.routes.bodies import FILE, expect, file_part, form_content, read_form, request_body, schema_of, text_part
 from service.schemas import EXAMPLE_ID, ImageMetadata, ImageResponse
 from service.search import content_path
@@ -129,11 +130,15 @@ def described(image: ImageRecord, *, duplicate: bool = False) -> ImageResponse:
     openapi_extra=request_body(UPLOAD),
 )
 def add_image(
-    context: CurrentContext, upload: Annotated[Upload, Depends(read_upload)], response: Response
+    context: CurrentContext,
+    principal: Annotated[Principal, may("ingest")],
+    upload: Annotated[Upload, Depends(read_upload)],
+    response: Response,
 ) -> ImageResponse:
     """Add one image. It can be found as soon as the worker has embedded it."""
     refuse_when_full(context.settings)
-    added = ingest_one(context.database, context.store, upload.data, upload.metadata, limits=context.settings)
+    arguments = (context.database, context.store, upload.data, upload.metadata)
+    added = ingest_one(*arguments, limits=context.settings, actor=principal.actor)
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, added.image_id), added.image_id)
     response.status_code = 200 if added.duplicate else 201
@@ -165,14 +170,15 @@ def get_image(context: CurrentContext, image_id: UUID) -> ImageResponse:
     status_code=204,
     responses=documented("cross_origin", "not_found", "legal_hold", "database_unavailable"),
 )
-def delete_image(context: CurrentContext, image_id: UUID) -> None:
+def delete_image(context: CurrentContext, principal: Annotated[Principal, may("erase")], image_id: UUID) -> None:
     """Delete one image for good, as an erasure: row, embeddings, file and thumbnail. It vanishes from searches at once.
 
     Not while it is under legal hold.
     """
     with transaction(context.database.engine) as session:
         existing(gallery.image_by_id(session, image_id), image_id)
-    context.eraser.erase(Selection(image_ids=(image_id,)), "Deleted by its id.")
+    about = ("image", str(image_id))
+    context.eraser.erase(Selection(image_ids=(image_id,)), "Deleted by its id.", principal.actor, about)
 
 
 @router.get(
@@ -191,9 +197,16 @@ def delete_image(context: CurrentContext, image_id: UUID) -> None:
     },
 )
 def get_content(
-    context: CurrentContext, request: Request, image_id: UUID, variant: Literal["full", "thumb"] = "full"
+    context: CurrentContext,
+    principal: Annotated[Principal, may("view")],
+    request: Request,
+    image_id: UUID,
+    variant: Literal["full", "thumb"] = "full",
 ) -> Response:
-    """The pixels of one image. Caches must not keep them: a deleted image has to be gone."""
+    """The pixels of one image. Caches must not keep them: a deleted image has to be gone.
+
+    Each look at a full image is in the audit; thumbnails come with the search that is there already.
+    """
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, image_id), image_id)
     headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, no-store"}
@@ -209,4 +222,6 @@ def get_content(
         data = context.store.path(image.sha256).read_bytes()
     except FileNotFoundError as error:
         raise NotFound("The image's file is missing from the store. Send the image again.") from error
+    with transaction(context.database.engine) as session:
+        audit.record(session, principal.actor, "image.view", ("image", str(image_id)))
     return Response(data, media_type=MEDIA_TYPES[image.format], headers=headers)

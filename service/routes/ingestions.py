@@ -13,13 +13,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from indexer.errors import DatabaseUnavailable, NotFound
 from indexer.gallery import IngestionRecord
 from service.context import Context, CurrentContext
 from service.errors import documented
 from service.operations import refuse_when_full
+from service.principals import Principal, may
 from service.progress import Pace
 from service.routes.bodies import request_body
 from service.routes.deliveries import CONTENTS, receive
@@ -110,6 +111,7 @@ data: {"id": "0199a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "state": "done", ..., "rate
 )
 async def create_ingestion(
     context: CurrentContext,
+    principal: Annotated[Principal, may("ingest")],
     request: Request,
     response: Response,
     register_cameras: bool = False,
@@ -130,7 +132,7 @@ async def create_ingestion(
     refuse_when_full(context.settings)
     with context.intake.place() as place:
         delivery = await receive(request, place.spool, context.settings)
-        arguments = (place, delivery, register_cameras, idempotency_key)
+        arguments = (place, delivery, register_cameras, idempotency_key, principal.actor)
         ingestion_id = await run_in_threadpool(context.intake.submit, *arguments)
     response.headers["Location"] = f"/api/v1/ingestions/{ingestion_id}"
     return await run_in_threadpool(read_ingestion, context, ingestion_id)
@@ -181,10 +183,13 @@ def get_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionRespo
         **documented("cross_origin", "not_found", "nothing_to_retry", "database_unavailable"),
     },
 )
-def retry_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
+def retry_ingestion(
+    context: CurrentContext, principal: Annotated[Principal, may("ingest")], ingestion_id: UUID
+) -> IngestionResponse:
     """Try the images that failed to be embedded once more. What was rejected has to be corrected and sent again."""
     with transaction(context.database.engine) as session:
         gallery.retry_failed(session, ingestion_id)
+        audit.record(session, principal.actor, "ingestion.retry", ("ingestion", str(ingestion_id)))
     return read_ingestion(context, ingestion_id)
 
 
@@ -195,10 +200,13 @@ def retry_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionRes
         **documented("cross_origin", "not_found", "ingestion_finished", "database_unavailable"),
     },
 )
-def cancel_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
+def cancel_ingestion(
+    context: CurrentContext, principal: Annotated[Principal, may("ingest")], ingestion_id: UUID
+) -> IngestionResponse:
     """Stop an ingestion that waits or is being read. What is in already stays; nothing more comes in."""
     with transaction(context.database.engine) as session:
         gallery.cancel_ingestion(session, ingestion_id)
+        audit.record(session, principal.actor, "ingestion.cancel", ("ingestion", str(ingestion_id)))
     return read_ingestion(context, ingestion_id)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -42,6 +42,13 @@ def write(database: Database, count: int = 1, actor: Actor = ANNA) -> None:
                 checkpoint_id="3f2a9c51d07be846",
                 detail={"results": n, "weights": [0.25, 1.0], "cameras": ["nörd", None, True]},
             )
+
+
+def add_camera(database: Database, then: Callable[[], object] = lambda: None) -> None:
+    with transaction(database.engine) as session:
+        gallery.add_camera(session, "north")
+        audit.record(session, ANNA, "camera.create", ("camera", "north"))
+        then()
 
 
 def verify(database: Database, folder: Path) -> Verification:
@@ -121,10 +128,8 @@ def test_what_the_database_gives_back_has_the_same_canonical_form(value: Any) ->
 
 def test_an_act_that_is_rolled_back_leaves_no_row_and_no_gap(database: Database, tmp_path: Path) -> None:
     write(database, 2)
-    with pytest.raises(ZeroDivisionError), transaction(database.engine) as session:
-        gallery.add_camera(session, "north")
-        audit.record(session, ANNA, "camera.create", ("camera", "north"))
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        add_camera(database, then=lambda: 1 // 0)
     write(database)
     found = verify(database, tmp_path)
     assert (found.rows, found.head.seq, found.fault) == (3, 3, None)
@@ -136,9 +141,8 @@ def test_an_act_that_cannot_be_recorded_does_not_happen(database: Database) -> N
     write(database)
     change(database, "DELETE FROM audit_head")  # so that the next row takes a number that is taken
     failures = audit.write_failures
-    with pytest.raises(AuditUnavailable, match="not done"), transaction(database.engine) as session:
-        gallery.add_camera(session, "north")
-        audit.record(session, ANNA, "camera.create", ("camera", "north"))
+    with pytest.raises(AuditUnavailable, match="not done"):
+        add_camera(database)
     with transaction(database.engine) as session:
         assert gallery.cameras(session) == []
     assert audit.write_failures == failures + 1
@@ -377,12 +381,8 @@ def test_an_erased_reason_leaves_the_chain_whole(database: Database, tmp_path: P
 
 
 def exported(database: Database, path: Path) -> list[str]:
-    with transaction(database.engine) as session:
-        end = audit.head(session)
-    events = (event for page in audit_verify.pages(database, end.seq) for event in page)
-    written = [*audit_verify.lines(events), audit_verify.head_line(end)]
-    path.write_text("".join(written))
-    return written
+    path.write_text("".join(audit_verify.export(database)))
+    return path.read_text().splitlines(keepends=True)
 
 
 def test_an_export_is_checked_without_the_database(database: Database, tmp_path: Path) -> None:
