@@ -117,8 +117,10 @@ def begin(session: Session, case_id: UUID, actor: Actor, scope: Scope, hours: fl
 
 
 def export(session: Session, case_id: UUID, export_id: UUID, scope: Scope) -> ExportRecord:
-    """One export. Raises `NotFound`, also where it shows images out of scope."""
-    chosen = select(CaseExport).where(CaseExport.id == export_id, CaseExport.case_id == case_id)
+    """One export that is ready. Raises `NotFound`, also where it shows images out of scope."""
+    chosen = select(CaseExport).where(
+        CaseExport.id == export_id, CaseExport.case_id == case_id, CaseExport.state == "ready"
+    )
     found = session.scalar(chosen.where(CaseExport.expires_at > func.now()))
     if found is not None:
         seen = select(func.count(Image.id)).where(

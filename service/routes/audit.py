@@ -55,11 +55,8 @@ def list_events(
     wanted = Wanted(actor, action, object_kind, object_id, case_id, since, until)
     with transaction(context.database.engine) as session:
         found = audit.events(session, wanted, before, limit)
-        told = {
-            "rows": len(found),
-            "filters": sorted(name for name, value in vars(wanted).items() if value is not None),
-        }
-        audit.record(session, principal.actor, "audit.read", detail=told)
+        asked = sorted(name for name, value in vars(wanted).items() if value is not None)
+        audit.record(session, principal.actor, "audit.read", detail={"rows": len(found), "by": asked})
     shown = [AuditEvent.model_validate(event.as_json()) for event in found]
     return AuditEvents(events=shown, next_before=found[-1].seq if len(found) == limit else None)
 

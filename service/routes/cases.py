@@ -198,9 +198,10 @@ def add_member(
     """Let somebody else work on the case; the answer is everybody who does. They still see only their own cameras."""
     with transaction(context.database.engine) as session:
         cases.open_case(session, case_id, principal.actor)
-        if cases.add_member(session, case_id, asked.person_id, asked.name):
-            record(session, principal, "case.member_add", case_id, ("user", asked.person_id))
+        added = cases.add_member(session, case_id, asked.person_id, asked.name)
         members = cases.members(session, case_id)
+        if added:
+            record(session, principal, "case.member_add", case_id, ("user", asked.person_id))
     return MemberList(members=[described_member(member) for member in members])
 
 
