@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -268,9 +268,11 @@ class _Zip:
     def json(self, name: str, value: Any) -> None:
         self.text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
-    def close(self) -> None:
-        self.text("SHA256SUMS", "".join(f"{sum}  {name}\n" for name, sum in sorted(self.sums.items())))
-        self._zip.close()
+    def close(self, *, broken_off: bool = False) -> None:
+        if not broken_off:
+            self.text("SHA256SUMS", "".join(f"{sum}  {name}\n" for name, sum in sorted(self.sums.items())))
+        with suppress(*([OSError] if broken_off else [])):  # what a full disk did not take, it does not take now
+            self._zip.close()
 
 
 def _write(
@@ -282,7 +284,25 @@ def _write(
     verdicts_needed: int,
     check_room: Callable[[], None],
 ) -> None:
-    zip, lines = _Zip(file, export.created_at), []
+    zip = _Zip(file, export.created_at)
+    try:
+        _fill(zip, database, store, export, contents, verdicts_needed, check_room)
+    except BaseException:
+        zip.close(broken_off=True)
+        raise
+    zip.close()
+
+
+def _fill(
+    zip: _Zip,
+    database: Database,
+    store: ImageStore,
+    export: ExportRecord,
+    contents: Contents,
+    verdicts_needed: int,
+    check_room: Callable[[], None],
+) -> None:
+    lines = []
     queries = {search.search_id: search for search in contents.searches}
     for item in contents.items:
         check_room()
@@ -300,7 +320,6 @@ def _write(
     at, head = export.created_at.astimezone(UTC).isoformat(timespec="seconds"), contents.head
     told = {"case": export.case_id, "at": at, "who": export.person_name, "seq": head.seq, "hash": head.hash}
     zip.text("README.txt", README.format(**told))
-    zip.close()
 
 
 def _add_image(zip: _Zip, store: ImageStore, image: gallery.ImageRecord) -> str | None:

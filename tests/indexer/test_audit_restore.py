@@ -1,4 +1,4 @@
-"""The audit when a backup is restored: no act is lost with it, no erased reason comes back, and the chain stays whole."""
+"""The audit when a backup is restored: no act is lost, no erased reason comes back, and the chain stays whole."""
 
 from __future__ import annotations
 
