@@ -284,7 +284,7 @@ def get_item(context: CurrentContext, principal: Investigator, case_id: UUID, it
 @router.patch(
     "/{case_id}/items/{item_id}",
     responses=answered(EXAMPLE_ITEM, *CHANGING, *WITH_BODY, "case_conflict"),
-    openapi_extra=request_body(json_content(NoteChange, {"a note": A_NOTE, "no note": {"note": None}})),
+    openapi_extra=request_body(json_content(NoteChange, {"a note": A_NOTE})),
 )
 def change_item(
     context: CurrentContext,
