@@ -182,6 +182,36 @@ class DatabaseUnavailable(GalleryError):
     code = "database_unavailable"
 
 
+class AuditUnavailable(DatabaseUnavailable):
+    """What was asked for cannot be recorded, so it was not done."""
+
+    code = "audit_unavailable"
+
+
+class SearchExpired(GalleryError):
+    """The ranking of a search is no longer kept."""
+
+    code = "expired"
+
+
+class InvalidAuditFile(GalleryError):
+    """A file is no export of the audit."""
+
+    code = "invalid_audit_file"
+
+
+class CaseClosed(GalleryError):
+    """A closed case takes nothing in and gives nothing up."""
+
+    code = "case_closed"
+
+
+class CaseConflict(GalleryError):
+    """The case is not in a state in which this can be done with it."""
+
+    code = "case_conflict"
+
+
 class DatabaseTooNew(GalleryError):
     """The database was migrated by a newer version of this program."""
 

@@ -21,7 +21,8 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from indexer import gallery, holds
+from indexer import audit, gallery, holds
+from indexer.audit import Actor
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
 from indexer.filters import Scope
@@ -55,8 +56,10 @@ def ingest_one(
     limits: ImageLimits = DEFAULT_LIMITS,
     register_cameras: bool = False,
     scope: Scope = None,
+    actor: Actor = audit.SYSTEM,
 ) -> Added:
-    """Add one image. Sending it again changes nothing and finds the same image. Cameras outside the scope are unknown.
+    """Add one image, as the act of `actor`. Sending it again changes nothing and finds the same image. Cameras outside
+    the scope are unknown.
 
     Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
     DatabaseUnavailable; then nothing was added.
@@ -67,7 +70,11 @@ def ingest_one(
     item = _Saved(Entry(0, metadata=metadata, data=data), stored)
     try:
         with transaction(database.engine) as session:
-            return _add(session, store, item, limits, register_cameras, scope)
+            added = _add(session, store, item, limits, register_cameras, scope)
+            audit.record(
+                session, actor, "image.add", ("image", str(added.image_id)), detail={"duplicate": added.duplicate}
+            )
+            return added
     except DatabaseUnavailable:
         raise  # it may have been committed: the file stays
     except GalleryError:

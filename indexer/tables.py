@@ -264,4 +264,9 @@ class Search(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-from indexer import access_tables, governance_tables  # noqa: E402, F401  (their tables are part of the metadata, too)
+from indexer import (  # noqa: E402  (their tables are part of the metadata, too)
+    access_tables,  # noqa: F401
+    audit_tables,  # noqa: F401
+    case_tables,  # noqa: F401
+    governance_tables,  # noqa: F401
+)

@@ -38,6 +38,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from indexer import audit, case_traces
 from indexer.embeddings import lock_changes
 from indexer.errors import ReasonNamesPerson
 from indexer.filters import ImageFilter, conditions
@@ -158,8 +159,10 @@ def decide(
     _refuse_names(session, reason, images, names)
     session.execute(insert(Erasure).values(id=id, reason=reason, selection=selection))
     chosen = select(literal(id, Uuid()), Image.id, Image.row).where(*images)
-    decided = _changed(session, insert(ErasedImage).from_select(["erasure_id", "image_id", "image_row"], chosen))
+    remember = insert(ErasedImage).from_select(["erasure_id", "image_id", "image_row"], chosen)
+    decided = _changed(session, remember.execution_options(preserve_rowcount=True))
     counts = Counter(images=0, **_forget_names(session, names, values=names, files=[]))
+    counts["audit_reasons"] = audit.forget_reasons(session, _words(names))
     _add_counts(session, id, counts)
     return decided
 
@@ -229,6 +232,7 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     files = [file for file in session.scalars(lines.distinct()) if file is not None]
     counts["ledger_lines"] = _changed(session, _blank(IngestionItem.image_id == any_(_array(ids, Uuid()))))
 
+    counts += case_traces.forget_images(session, ids)
     session.execute(delete(Image).where(Image.row == any_(_array(rows, BigInteger()))))  # and its embeddings with it
     session.execute(
         insert(RemovedImage).from_select(
@@ -245,6 +249,7 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     counts += _forget_names(session, names, values, files)
     counts["rankings"] = forget_rows(session, rows)
     counts["gate_reports"] = _changed(session, _FORGET_REPORTS, {"images": list(map(str, ids))})
+    counts["audit_reasons"] = audit.forget_reasons(session, _words(names))  # the last: from here the audit waits for us
     _add_counts(session, id, counts)
     return len(found)
 
@@ -277,14 +282,19 @@ def _forget_names(session: Session, names: Sequence[str], values: Sequence[str],
             IngestionItem.file == any_(_array([*names, *files], Text())),
         ),
     )
-    words = [name.lower() for name in names if len(name) >= SHORTEST_NAME]
-    told = {"words": [*words, *(file.lower() for file in files if len(file) >= SHORTEST_NAME)]}
-    return Counter(
+    words = _words(names)
+    told = {"words": [*words, *_words(files)]}
+    return case_traces.forget_names(session, values, words) + Counter(
         ledger_lines=_changed(session, _blank(lone)),
         searches=_changed(session, _FORGET_SEARCHES, {"values": list(values), "words": words}),
         ingestions=_changed(session, _FORGET_INGESTIONS, told),
         request_keys=_changed(session, _FORGET_KEYS, {"values": list(values), "words": words}),
     )
+
+
+def _words(names: Iterable[str]) -> list[str]:
+    """Names that are long enough to be looked for within free text."""
+    return [name.lower() for name in names if len(name) >= SHORTEST_NAME]
 
 
 # An emptied search is an expired one: its address answers 410, its text is gone.
@@ -414,6 +424,7 @@ def remains(session: Session, id: UUID) -> Counter[str]:
         erasure_file=session.scalar(select(func.count()).where(ErasureFile.erasure_id == id)) or 0,
         search=session.scalar(frozen, {"id": id}) or 0,
         checkpoint_event=session.scalar(reported, {"id": id}) or 0,
+        **case_traces.remains(session, id),
     )
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from indexer import journal, snapshots
+from indexer import audit_anchors, journal, snapshots
 from indexer.database import Database, open_database, transaction
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
@@ -30,7 +30,10 @@ from service.logs import configure_logs
 from service.openapi import describe
 from service.routes import (
     api_keys,
+    audit,
     cameras,
+    case_exports,
+    cases,
     checkpoints,
     erasures,
     holds,
@@ -42,6 +45,7 @@ from service.routes import (
     session,
     setup,
     users,
+    verdicts,
 )
 from service.settings import ServiceSettings
 from service.sweeper import Sweeper
@@ -49,19 +53,8 @@ from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
 ROUTES = (
-    searches,
-    images,
-    ingestions,
-    cameras,
-    checkpoints,
-    erasures,
-    holds,
-    retention,
-    session,
-    users,
-    api_keys,
-    setup,
-    operations,
+    *(searches, images, ingestions, cameras, checkpoints, erasures, holds, retention),
+    *(cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
 )
 KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "token", "access_token"})
 
@@ -126,6 +119,7 @@ def open_context(
         database = stack.enter_context(open_database(settings))
     files = files or CheckpointFiles(settings)
     encoder = open_active(database, settings, files, encoder)
+    audit_anchors.drop(database, settings.data_dir / audit_anchors.NAME)
     with transaction(database.engine) as session:
         recover_interrupted(session)
     on_disk = settings.data_dir / snapshots.FOLDER

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.access_cli import key_app, user_app
+from service.audit_cli import audit_app
 from service.checkpoint_cli import checkpoint_app
 from service.governance_cli import backup_app, erase
 
@@ -42,6 +43,7 @@ app.command()(erase)
 app.add_typer(backup_app, name="backup")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="api-key")
+app.add_typer(audit_app, name="audit")
 
 console = Console()
 errors = Console(stderr=True)

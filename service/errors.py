@@ -25,6 +25,7 @@ from service.schemas import EXAMPLE_ID, Problem, ProblemError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = {
+    "audit_unavailable": 2,
     "checkpoint_replaced": 2,
     "database_unavailable": 2,
     "queue_full": 10,
@@ -65,6 +66,8 @@ KINDS: dict[str, Kind] = {
     "checkpoint_conflict": Kind(409, "Not possible now", "Checkpoint 3f2a9c51d07be846 answers searches."),
     "gate_refused": Kind(409, "Refused by the gate", "12 images that are found now would not be found."),
     "not_indexed": Kind(409, "Not searchable yet", "This image is not embedded yet; try again in a moment."),
+    "case_closed": Kind(409, "Case closed", f"Case {EXAMPLE_ID} is closed. Open it again to change it."),
+    "case_conflict": Kind(409, "Not possible in this case", "A case needs somebody who works on it."),
     "expired": Kind(410, "Search expired", "This search expired 24 hours after it was made; run it again."),
     "body_too_large": Kind(413, "Too large", "The body has more than 262,144 bytes, the limit of this call."),
     "image_too_large": Kind(
@@ -89,9 +92,15 @@ KINDS: dict[str, Kind] = {
     "reason_names_person": Kind(
         422, "Reason names the person", "The reason is kept in the receipt. Write it without 'north-000123'."
     ),
+    "purpose_required": Kind(
+        422, "Purpose missing", "Say why you search: name a case, give a reason, or both, in `purpose`."
+    ),
     "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
     "rate_limited": Kind(429, "Too many requests", "Too many requests in a short time. Try again in 3 seconds."),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
+    "audit_unavailable": Kind(
+        503, "Audit unavailable", "This could not be written to the audit, so it was not done. Try again in a moment."
+    ),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(
@@ -251,6 +260,8 @@ def documented(*codes: str, public: bool = False) -> dict[int | str, dict[str, A
     """
     responses: dict[int | str, dict[str, Any]] = {}
     changing = ("csrf",) if "cross_origin" in codes and not public else ()
+    if "database_unavailable" in codes:
+        codes = (*codes, "audit_unavailable")  # what is done in the database is written to the audit there
     for code in dict.fromkeys((*codes, *ALWAYS, *changing, *(() if public else SIGNED_IN))):
         kind = KINDS[code]
         entry = responses.setdefault(

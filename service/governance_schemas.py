@@ -58,6 +58,11 @@ class ErasureCounts(ResponseBody):
     ledger_lines: int = Field(0, description="Lines of ingestions that named the person; they are blank now")
     ingestions: int = Field(0, description="Ingestions whose source or error named the person; it is blank now")
     gate_reports: int = Field(0, description="Reports on checkpoints that listed one of the images")
+    case_items: int = Field(0, description="Items of cases; a line with the date stays of each")
+    verdicts: int = Field(0, description="Verdicts on the images")
+    case_texts: int = Field(0, description="Titles and notes of cases that named the person; they are blank now")
+    case_exports: int = Field(0, description="Exports of cases that had one of the images and were still kept here")
+    audit_reasons: int = Field(0, description="Reasons in the audit that named the person; the rows stay")
     request_keys: int = Field(0, description="Idempotency-Keys that named the person; they are forgotten")
     held: int = Field(0, description="Under legal hold: with any of these, nothing is erased")
 

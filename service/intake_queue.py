@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import Database, transaction
 from indexer.filters import Scope
 from indexer.idempotency import remember
@@ -123,6 +123,8 @@ class IntakeQueue:
                     return earlier
             ids = {"id": ingestion_id, "principal_id": principal.id}
             gallery.create_ingestion(session, delivery.source, owner=self._presence.key, **ids)
+            told = {"announced": entries.total, "register_cameras": register_cameras}
+            audit.record(session, principal.actor, "ingestion.create", ("ingestion", str(ingestion_id)), detail=told)
         self._totals[ingestion_id] = entries.total
         self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras, principal.cameras))
         place.submitted = True

@@ -17,6 +17,16 @@ from pydantic.json_schema import models_json_schema
 
 from service.access import COOKIE
 from service.access_schemas import KeyRequest, PasswordRequest, SetupRequest, SignInRequest, UserChange, UserRequest
+from service.case_schemas import (
+    CaseChange,
+    CaseRequest,
+    ExportRequest,
+    ItemRequest,
+    MemberRequest,
+    NoteChange,
+    NoteRequest,
+    VerdictRequest,
+)
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
 from service.principals import needs
@@ -46,6 +56,14 @@ BY_HAND: list[type[BaseModel]] = [
     UserRequest,
     UserChange,
     KeyRequest,
+    CaseRequest,
+    CaseChange,
+    MemberRequest,
+    ItemRequest,
+    NoteRequest,
+    NoteChange,
+    VerdictRequest,
+    ExportRequest,
     Problem,
 ]
 SECURITY = {

@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -58,6 +59,16 @@ Description = Annotated[str, StringConstraints(min_length=1), AfterValidator(nor
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STRING, pattern=r"^[^\x00-\x1F\x7F]+$")]
 CameraId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x20\x7F/]{1,100}$")]
 Time = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone", examples=["2026-09-01T18:00:00Z"])]
+
+
+def _written_out(moment: Any) -> Any:
+    """A parameter of an address is always text, which pydantic would also take as seconds since 1970."""
+    if isinstance(moment, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", moment):
+        raise ValueError("Write the time as 2026-09-01T18:00:00Z.")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]  # a time in the address of a call
 
 
 class RequestBody(BaseModel):

@@ -129,18 +129,22 @@ def _result(rank: int, result: Mapping[str, Any], record: ImageRecord) -> Result
         image_id=record.id,
         similarity=result["similarity"],
         band=result["band"],
-        image=ResultImage(
-            camera_id=record.camera_id,
-            captured_at=record.captured_at,
-            tags=list(record.tags),
-            identity=record.identity,
-            track_id=record.track_id,
-            external_id=record.external_id,
-            width=record.width,
-            height=record.height,
-            content=content_path(record.id),
-            thumbnail=content_path(record.id, "thumb"),
-        ),
+        image=result_image(record),
+    )
+
+
+def result_image(record: ImageRecord) -> ResultImage:
+    return ResultImage(
+        camera_id=record.camera_id,
+        captured_at=record.captured_at,
+        tags=list(record.tags),
+        identity=record.identity,
+        track_id=record.track_id,
+        external_id=record.external_id,
+        width=record.width,
+        height=record.height,
+        content=content_path(record.id),
+        thumbnail=content_path(record.id, "thumb"),
     )
 
 

@@ -35,6 +35,11 @@ class ServiceSettings(GallerySettings):
     min_free_bytes: int = Field(256 * MiB, ge=0, description="with less free disk nothing is accepted any more")
     sweep_seconds: float = Field(3600, gt=0, description="between two sweeps of what is too old or left behind")
     orphan_grace_seconds: float = Field(86_400, ge=0, description="how old a file that no image shows must be to go")
+    purpose_policy: Literal["off", "optional", "required"] = Field(
+        "optional", description="whether a search has to say why: a case, a reason, or both"
+    )
+    verdicts_needed: int = Field(2, ge=1, le=10, description="people who must agree before a match is confirmed")
+    case_export_hours: float = Field(24, gt=0, le=720, description="how long the export of a case can be fetched")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

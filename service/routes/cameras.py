@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from service.context import CurrentContext
 from service.errors import documented
@@ -59,4 +59,5 @@ def add_camera(
     """Add a camera, so that images and filters can name it."""
     with transaction(context.database.engine) as session:
         added = gallery.add_camera(session, camera.id, camera.name, camera.site)
+        audit.record(session, principal.actor, "camera.create", ("camera", camera.id))
     return CameraResponse(**vars(added))

@@ -133,7 +133,7 @@ async def register_checkpoint(
         with path.open("wb") as file:
             await pump(request, file.write, context.settings.max_checkpoint_bytes)
         encoder = await run_in_threadpool(context.files.admit, path, "The file sent")
-    await run_in_threadpool(upgrades.register, context.database, encoder)
+    await run_in_threadpool(upgrades.register, context.database, encoder, principal.actor)
     response.headers["Location"] = f"/api/v1/checkpoints/{encoder.checkpoint_id}"
     return await run_in_threadpool(read, context, encoder.checkpoint_id)
 
@@ -163,7 +163,9 @@ def judge_checkpoint(
 ) -> GateReport:
     """Compare a candidate with the active checkpoint, and keep the report; nothing else changes."""
     texts = labelled(asked.labelled_texts)
-    report = upgrades.gate(context, checkpoint_id, allow_missing=asked.allow_missing, labelled_texts=texts)
+    report = upgrades.gate(
+        context, checkpoint_id, allow_missing=asked.allow_missing, labelled_texts=texts, actor=principal.actor
+    )
     return GateReport(**report.as_json())
 
 
@@ -189,6 +191,7 @@ def activate_checkpoint(
         force=asked.force,
         reason=asked.reason,
         labelled_texts=labelled(asked.labelled_texts),
+        actor=principal.actor,
     )
     return read(context, checkpoint_id)
 
@@ -209,7 +212,12 @@ def roll_back_checkpoint(
     Naming the one to leave makes it safe to ask twice.
     """
     previous = upgrades.roll_back(
-        context, checkpoint_id, allow_missing=asked.allow_missing, force=asked.force, reason=asked.reason
+        context,
+        checkpoint_id,
+        allow_missing=asked.allow_missing,
+        force=asked.force,
+        reason=asked.reason,
+        actor=principal.actor,
     )
     return read(context, previous)
 
@@ -219,7 +227,7 @@ def retire_checkpoint(
     context: CurrentContext, principal: Annotated[Principal, may("upgrade")], checkpoint_id: Id
 ) -> CheckpointResponse:
     """Remove the embeddings and the file of a checkpoint that is not the active one."""
-    upgrades.retire(context, checkpoint_id)
+    upgrades.retire(context, checkpoint_id, principal.actor)
     return read(context, checkpoint_id)
 
 

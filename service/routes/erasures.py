@@ -116,7 +116,7 @@ def create_erasure(
             created_at=None,
             finished_at=None,
         )
-    receipt = context.eraser.erase(selection, asked.reason)
+    receipt = context.eraser.erase(selection, asked.reason, principal.actor)
     response.headers["Location"] = f"/api/v1/erasures/{receipt.id}"
     return described(receipt)
 

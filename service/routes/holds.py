@@ -7,7 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
 
-from indexer import holds
+from indexer import audit, holds
+from indexer.audit import Purpose
 from indexer.database import transaction
 from indexer.holds import NewHold
 from service.context import CurrentContext
@@ -74,7 +75,12 @@ def place_hold(
         **{**{name: getattr(asked, name) for name in asked.model_fields_set}, "image_ids": tuple(asked.image_ids or ())}
     )
     with transaction(context.database.engine) as session:
-        return HoldResponse(**vars(holds.place_hold(session, hold)))
+        placed = holds.place_hold(session, hold)
+        purpose, told = Purpose(reason=hold.reason), {"images": placed.images}
+        audit.record(
+            session, principal.actor, "hold.place", ("legal_hold", str(placed.id)), purpose=purpose, detail=told
+        )
+    return HoldResponse(**vars(placed))
 
 
 @router.delete("/{hold_id}", status_code=204, responses=documented("cross_origin", "not_found", "database_unavailable"))
@@ -82,3 +88,4 @@ def lift_hold(context: CurrentContext, principal: Annotated[Principal, may("gove
     """Lift a hold. What a retention policy finds too old by then goes with the next sweep."""
     with transaction(context.database.engine) as session:
         holds.lift_hold(session, hold_id)
+        audit.record(session, principal.actor, "hold.lift", ("legal_hold", str(hold_id)))

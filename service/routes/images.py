@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from indexer.errors import NotFound
 from indexer.gallery import ImageRecord
@@ -137,9 +137,8 @@ def add_image(
 ) -> ImageResponse:
     """Add one image. It can be found as soon as the worker has embedded it."""
     refuse_when_full(context.settings)
-    added = ingest_one(
-        context.database, context.store, upload.data, upload.metadata, limits=context.settings, scope=principal.cameras
-    )
+    arguments = (context.database, context.store, upload.data, upload.metadata)
+    added = ingest_one(*arguments, limits=context.settings, scope=principal.cameras, actor=principal.actor)
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, added.image_id), added.image_id)
     response.status_code = 200 if added.duplicate else 201
@@ -178,7 +177,8 @@ def delete_image(context: CurrentContext, principal: Annotated[Principal, may("e
     """
     with transaction(context.database.engine) as session:
         existing(gallery.image_by_id(session, image_id, principal.cameras), image_id)
-    context.eraser.erase(Selection(image_ids=(image_id,)), "Deleted by its id.")
+    about = ("image", str(image_id))
+    context.eraser.erase(Selection(image_ids=(image_id,)), "Deleted by its id.", principal.actor, about)
 
 
 @router.get(
@@ -203,7 +203,10 @@ def get_content(
     image_id: UUID,
     variant: Literal["full", "thumb"] = "full",
 ) -> Response:
-    """The pixels of one image. Caches must not keep them: a deleted image has to be gone."""
+    """The pixels of one image. Caches must not keep them: a deleted image has to be gone.
+
+    Each look at a full image is in the audit; thumbnails come with the search that is there already.
+    """
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, image_id, principal.cameras), image_id)
     headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, no-store"}
@@ -219,4 +222,6 @@ def get_content(
         data = context.store.path(image.sha256).read_bytes()
     except FileNotFoundError as error:
         raise NotFound("The image's file is missing from the store. Send the image again.") from error
+    with transaction(context.database.engine) as session:
+        audit.record(session, principal.actor, "image.view", ("image", str(image_id)))
     return Response(data, media_type=MEDIA_TYPES[image.format], headers=headers)

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from indexer.errors import DatabaseUnavailable, NotFound
 from indexer.gallery import IngestionRecord
@@ -200,6 +200,7 @@ def retry_ingestion(context: CurrentContext, principal: Follower, ingestion_id: 
     with transaction(context.database.engine) as session:
         own(session, ingestion_id, principal)
         gallery.retry_failed(session, ingestion_id)
+        audit.record(session, principal.actor, "ingestion.retry", ("ingestion", str(ingestion_id)))
     return read_ingestion(context, ingestion_id)
 
 
@@ -215,6 +216,7 @@ def cancel_ingestion(context: CurrentContext, principal: Follower, ingestion_id:
     with transaction(context.database.engine) as session:
         own(session, ingestion_id, principal)
         gallery.cancel_ingestion(session, ingestion_id)
+        audit.record(session, principal.actor, "ingestion.cancel", ("ingestion", str(ingestion_id)))
     return read_ingestion(context, ingestion_id)
 
 

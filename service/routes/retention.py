@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from indexer import retention
+from indexer import audit, retention
 from indexer.database import transaction
 from service.context import CurrentContext
 from service.errors import documented
@@ -55,7 +55,10 @@ def set_policy(
 ) -> PolicyResponse:
     """Keep the images of a camera, or of all cameras without a policy, for so many days. What is older goes soon."""
     with transaction(context.database.engine) as session:
-        return PolicyResponse(**vars(retention.set_policy(session, asked.camera_id, asked.days)))
+        policy = retention.set_policy(session, asked.camera_id, asked.days)
+        told = {"camera_id": asked.camera_id, "days": asked.days}
+        audit.record(session, principal.actor, "retention.set", detail=told)
+    return PolicyResponse(**vars(policy))
 
 
 @router.delete("", status_code=204, responses=documented("cross_origin", "not_found", "database_unavailable"))
@@ -67,3 +70,4 @@ def remove_policy(
     """Remove the policy of a camera, or the default."""
     with transaction(context.database.engine) as session:
         retention.remove_policy(session, camera_id)
+        audit.record(session, principal.actor, "retention.remove", detail={"camera_id": camera_id})

@@ -116,6 +116,7 @@ async def read_search(request: Request) -> AsyncIterator[Asked]:
             "image_too_small",
             "unknown_camera",
             "unknown_image",
+            "purpose_required",
             "checkpoint_replaced",
             "database_unavailable",
         ),

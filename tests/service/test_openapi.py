@@ -14,6 +14,26 @@ from pydantic import BaseModel
 from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
 from service.access_schemas import A_USER_REQUEST
+from service.audit_schemas import AuditEvents, AuditVerification
+from service.case_schemas import (
+    CaseChange,
+    CaseDetail,
+    CaseList,
+    CaseRequest,
+    CaseResponse,
+    ExportRequest,
+    ExportResponse,
+    ItemList,
+    ItemRequest,
+    ItemResponse,
+    MemberList,
+    MemberRequest,
+    NoteChange,
+    NoteList,
+    NoteRequest,
+    VerdictRequest,
+    VerdictResponse,
+)
 from service.checkpoint_schemas import ActivationRequest, CheckpointDetail, CheckpointList, GateReport, GateRequest
 from service.errors import KINDS
 from service.governance_schemas import (
@@ -86,6 +106,17 @@ def test_the_documentation_names_every_error() -> None:
         ("get", "/api/v1/checkpoints", CheckpointList),
         ("get", "/api/v1/checkpoints/{checkpoint_id}", CheckpointDetail),
         ("post", "/api/v1/checkpoints/{checkpoint_id}/gate", GateReport),
+        ("post", "/api/v1/cases", CaseResponse),
+        ("get", "/api/v1/cases", CaseList),
+        ("get", "/api/v1/cases/{case_id}", CaseDetail),
+        ("post", "/api/v1/cases/{case_id}/members", MemberList),
+        ("post", "/api/v1/cases/{case_id}/items", ItemResponse),
+        ("get", "/api/v1/cases/{case_id}/items", ItemList),
+        ("get", "/api/v1/cases/{case_id}/notes", NoteList),
+        ("post", "/api/v1/cases/{case_id}/exports", ExportResponse),
+        ("post", "/api/v1/searches/{search_id}/results/{image_id}/verdicts", VerdictResponse),
+        ("get", "/api/v1/audit-events", AuditEvents),
+        ("get", "/api/v1/audit-events/verification", AuditVerification),
     ],
 )
 def test_examples_of_answers_are_answers(method: str, path: str, model: type[BaseModel]) -> None:
@@ -109,6 +140,14 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
         ("put", "/api/v1/retention-policies", PolicyRequest),
         ("post", "/api/v1/checkpoints/{checkpoint_id}/gate", GateRequest),
         ("post", "/api/v1/checkpoints/{checkpoint_id}/activate", ActivationRequest),
+        ("post", "/api/v1/cases", CaseRequest),
+        ("patch", "/api/v1/cases/{case_id}", CaseChange),
+        ("post", "/api/v1/cases/{case_id}/members", MemberRequest),
+        ("post", "/api/v1/cases/{case_id}/items", ItemRequest),
+        ("patch", "/api/v1/cases/{case_id}/items/{item_id}", NoteChange),
+        ("post", "/api/v1/cases/{case_id}/notes", NoteRequest),
+        ("post", "/api/v1/cases/{case_id}/items/{item_id}/verdicts", VerdictRequest),
+        ("post", "/api/v1/cases/{case_id}/exports", ExportRequest),
     ],
 )
 def test_examples_of_requests_are_requests(method: str, path: str, model: type[BaseModel]) -> None:
@@ -139,7 +178,14 @@ def existing(fuzzed: Service) -> dict[str, str]:
     user = fuzzed.http.post("/api/v1/users", json={**A_USER_REQUEST, "name": "a user", "cameras": None}).json()
     erasure = fuzzed.http.post("/api/v1/erasures", json={"identity": "nobody", "reason": "to have one"}).json()
     checkpoint = search["checkpoint_id"]
+    case = fuzzed.http.post("/api/v1/cases", json={"title": "a case"}).json()
+    here = f"/api/v1/cases/{case['id']}"
+    item = fuzzed.http.post(f"{here}/items", json={"search_id": search["id"], "image_id": image}).json()
+    export = fuzzed.http.post(f"{here}/exports", json={}).json()
     return {
+        "case_id": case["id"],
+        "item_id": item["id"],
+        "export_id": export["id"],
         "image_id": image,
         "search_id": search["id"],
         "ingestion_id": ingestion["id"],
