@@ -24,7 +24,14 @@ from indexer.metadata import pointer_of
 from service.schemas import EXAMPLE_ID, Problem, ProblemError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_SECONDS = {"checkpoint_replaced": 2, "database_unavailable": 2, "queue_full": 10, "not_ready": 2}
+RETRY_AFTER_SECONDS = {
+    "busy": 2,
+    "checkpoint_replaced": 2,
+    "database_unavailable": 2,
+    "deadline": 5,
+    "not_ready": 2,
+    "queue_full": 10,
+}
 
 log = structlog.get_logger()
 
@@ -84,6 +91,11 @@ KINDS: dict[str, Kind] = {
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(
         503, "Checkpoint retired", "Another checkpoint is being loaded. Try again in a moment."
+    ),
+    "not_ready": Kind(503, "Starting", "The service is starting. Try again in a moment."),
+    "busy": Kind(503, "Too many searches waiting", "64 searches are waiting already. Try again in a moment."),
+    "deadline": Kind(
+        503, "Took too long", "The search took longer than this service allows. Narrow it, or try again in a moment."
     ),
     "queue_full": Kind(503, "Too many archives waiting", "8 archives are waiting already. Try again later."),
     "storage_full": Kind(507, "Disk full", "The disk is full. Free some space, then send it again."),
@@ -239,7 +251,7 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-ALWAYS = ("malformed", "wrong_host", "invalid_request", "internal")  # what any call can answer
+ALWAYS = ("malformed", "wrong_host", "invalid_request", "internal", "not_ready")  # what any call can answer
 
 
 def _example(code: str, kind: Kind) -> dict[str, Any]:

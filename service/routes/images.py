@@ -134,6 +134,7 @@ def add_image(
     """Add one image. It can be found as soon as the worker has embedded it."""
     refuse_when_full(context.settings)
     added = ingest_one(context.database, context.store, upload.data, upload.metadata, limits=context.settings)
+    context.metrics.ingested({"duplicate" if added.duplicate else "accepted": 1})
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, added.image_id), added.image_id)
     response.status_code = 200 if added.duplicate else 201

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.database import transaction
 from service import search
+from service.admission import Admitted
 from service.context import CurrentContext, current
 from service.errors import Refusal, documented
 from service.routes.bodies import (
@@ -117,6 +118,8 @@ async def read_search(request: Request) -> AsyncIterator[Asked]:
             "unknown_image",
             "checkpoint_replaced",
             "database_unavailable",
+            "busy",
+            "deadline",
         ),
     },
     openapi_extra=request_body(
@@ -125,13 +128,15 @@ async def read_search(request: Request) -> AsyncIterator[Asked]:
     ),
 )
 def create_search(
-    context: CurrentContext, asked: Annotated[Asked, Depends(read_search)], response: Response
+    context: CurrentContext, asked: Annotated[Asked, Depends(read_search)], admitted: Admitted, response: Response
 ) -> SearchResponse:
     """Rank the gallery by a description, an image, or both; the ranking is kept for 24 hours.
 
     A description made of unknown words only is still answered, with a warning that its ranking means little.
     """
     found = search.run(context, asked.request, asked.image)
+    best = found.results[0].similarity if found.results else None
+    context.metrics.searched(found.took_ms, found.candidates, best)
     response.headers["Location"] = f"/api/v1/searches/{found.id}"
     return found
 

@@ -145,7 +145,7 @@ def running_service(
     With the setting `checkpoint` it loads that one, else it has `encoder` or the cheap one.
     """
     limits = {"max_image_bytes": 2**20, "max_upload_bytes": 2**21, "max_ingestion_bytes": 2**22, "min_free_bytes": 0}
-    settings = ServiceSettings(data_dir=folder, poll_seconds=0.05, **{**limits, **changes})
+    settings = ServiceSettings(data_dir=folder, poll_seconds=0.05, **{**limits, "readiness_seconds": 0, **changes})
     with contextlib.ExitStack() as stack:
         if database is None and not embedded:
             database = stack.enter_context(fresh_database())
