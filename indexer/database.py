@@ -13,6 +13,7 @@ from pathlib import Path
 import alembic.command
 import alembic.config
 import psycopg
+import structlog
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select, text
@@ -32,6 +33,8 @@ CONNECT_SECONDS = 5  # to open a connection
 POOL_SECONDS = 10  # to wait for a free one
 STATEMENT_SECONDS = 30  # for one statement; those that may take longer say so themselves
 IDLE_SECONDS = 60  # a transaction that does nothing for this long is broken off: it may hold a lock others wait for
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def migrate(engine: Engine) -> None:
             )
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
+    log.info("migrated", before=revision, now=script.get_current_head())
 
 
 def migrate_to(connection: Connection, revision: str) -> None:

@@ -25,7 +25,6 @@ from indexer.errors import GalleryError
 from model.errors import ModelError
 
 OURS = ("service", "indexer", "model")
-TALKATIVE = ("uvicorn", "alembic")  # worth their lines of level info, but not of debug
 FRAMES = 30  # of one exception, the innermost; a recursion that ran away has a thousand
 
 Event = MutableMapping[str, Any]
@@ -69,8 +68,7 @@ def configure_logs(level: str = "info") -> None:
     chosen = logging.getLevelNamesMapping()[level.upper()]
     for name in OURS:
         logging.getLogger(name).setLevel(chosen)
-    for name in TALKATIVE:
-        logging.getLogger(name).setLevel(max(chosen, logging.INFO))
+    logging.getLogger("uvicorn").setLevel(max(chosen, logging.INFO))
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # it prints addresses; our own line does not
 
 
