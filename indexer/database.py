@@ -6,6 +6,7 @@ What is said to the database is in gallery.py.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 import alembic.command
 import alembic.config
 import psycopg
-import structlog
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make_url, select, text
@@ -34,7 +34,7 @@ POOL_SECONDS = 10  # to wait for a free one
 STATEMENT_SECONDS = 30  # for one statement; those that may take longer say so themselves
 IDLE_SECONDS = 60  # a transaction that does nothing for this long is broken off: it may hold a lock others wait for
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def migrate(engine: Engine) -> None:
             )
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
-    log.info("migrated", before=revision, now=script.get_current_head())
+    log.info("migrated the database from schema %s to %s", revision, script.get_current_head())
 
 
 def migrate_to(connection: Connection, revision: str) -> None:

@@ -123,8 +123,9 @@ def _data_folder(settings: ServiceSettings) -> str:
     from service.operations import refuse_when_full
 
     folder = existing_parent(settings.data_dir)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder} cannot be written to. Choose another {PREFIX}DATA_DIR, or change its owner.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        sentence = f"{folder} is no folder that can be written to."
+        raise NotADirectoryError(f"{sentence} Choose another {PREFIX}DATA_DIR, or change its owner.")
     if folder == settings.data_dir:
         refuse_when_full(settings)
     return f"{settings.data_dir}, {shutil.disk_usage(folder).free // 2**20:,} MiB free"
