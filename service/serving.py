@@ -13,6 +13,7 @@ import socket
 import threading
 from contextlib import ExitStack
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -31,6 +32,7 @@ from service.settings import ServiceSettings
 
 KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep their connections: who closes first resets nobody
 CANCEL_SECONDS = 2.0  # between the end of patience with requests and the end of the process
+REQUEST_THREAD = "AnyIO worker thread"  # what the web framework calls those that work on requests; idle ones have ended
 BACKLOG = 1024  # connections that wait to be accepted
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,8 @@ def serve(settings: ServiceSettings) -> None:
             os._exit(0)
     if opening.error is not None:
         raise opening.error
+    if any(thread.name == REQUEST_THREAD for thread in threading.enumerate()):
+        _cut_off(settings)
     log.info("stopped")
 
 
@@ -125,8 +129,13 @@ class _Server(uvicorn.Server):
             self._app.state.context.intake.stopping.set()  # and streams of its progress
         self.should_exit = True
         if not self.finished.wait(self._settings.shutdown_seconds + CANCEL_SECONDS):
-            log.error("requests_cut_off", after_seconds=self._settings.shutdown_seconds)
-            os._exit(1)  # a thread that works on a request cannot be interrupted any other way
+            _cut_off(self._settings)
+
+
+def _cut_off(settings: ServiceSettings) -> NoReturn:
+    """A thread that works on a request cannot be interrupted, and Python would wait for it."""
+    log.error("requests_cut_off", after_seconds=settings.shutdown_seconds)
+    os._exit(1)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
