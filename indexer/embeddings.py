@@ -418,3 +418,19 @@ def pending_count(session: Session, checkpoint_id: str) -> int:
     """How many images wait for an embedding or are being worked on. Cheap: it counts only those."""
     of_checkpoint = (Embedding.checkpoint_id == checkpoint_id, Embedding.state.in_(["pending", "running"]))
     return session.scalar(select(func.count()).where(*of_checkpoint)) or 0
+
+
+_BEHIND = text("""
+    SELECT extract(epoch FROM statement_timestamp() - min(since)) FROM (
+        (SELECT updated_at AS since FROM embedding
+         WHERE checkpoint_id = :checkpoint_id AND state = 'ready' AND seq > :seq ORDER BY seq LIMIT 1)
+        UNION ALL
+        (SELECT removed_at FROM removed_image WHERE seq > :seq ORDER BY seq LIMIT 1)
+    ) AS first
+""")
+
+
+def seconds_behind(session: Session, checkpoint_id: str, seq: int) -> float:
+    """How long ago the first change above `seq` was made; 0 if there is none."""
+    found = session.scalar(_BEHIND, {"checkpoint_id": checkpoint_id, "seq": seq})
+    return max(0.0, float(found or 0))

@@ -212,6 +212,12 @@ class CaseConflict(GalleryError):
     code = "case_conflict"
 
 
+class DeadlinePassed(GalleryError):
+    """The time that was set for the work is over. Trying again when there is less to do may help."""
+
+    code = "deadline"
+
+
 class DatabaseTooNew(GalleryError):
     """The database was migrated by a newer version of this program."""
 

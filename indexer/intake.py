@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -94,16 +94,17 @@ def ingest_entries(
     ingestion_id: UUID | None = None,
     presence: Presence | None = None,
     scope: Scope = None,
+    observe: Callable[[Mapping[str, int]], object] = lambda states: None,
 ) -> UUID:
     """Add all entries of an archive or a folder, each with a line in the ledger; returns the ingestion's id.
 
     An item's fault rejects that item. A fault of the whole (the archive, a full disk) ends the ingestion as failed,
     with its sentence in the ledger; what came before stays, and sending the same again completes the rest.
-    `register_cameras` adds unknown cameras instead of rejecting their images. `progress` is called after each commit
-    with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`;
-    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. What lies outside the
-    scope is as if it was not there: cameras are unknown, images cannot be changed. Raises DatabaseUnavailable once the
-    database stays away.
+    `register_cameras` adds unknown cameras instead of rejecting their images. After each commit `progress` is called
+    with the number of items done so far, and `observe` with how many of the last ones ended in which state.
+    `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`; if that is cancelled, nothing more is
+    added. `presence` is this process's, if it has one. What lies outside the scope is as if it was not there: cameras
+    are unknown, images cannot be changed. Raises DatabaseUnavailable once the database stays away.
     """
     with ExitStack() as stack:
         if presence is None:
@@ -111,7 +112,7 @@ def ingest_entries(
         if ingestion_id is None:
             with transaction(database.engine) as session:
                 ingestion_id = gallery.create_ingestion(session, source, owner=presence.key)
-        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence, scope)
+        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence, scope, observe)
         try:
             if intake.begin():
                 intake.take(entries, progress)
@@ -166,8 +167,10 @@ class _Intake:
         ingestion_id: UUID,
         presence: Presence,
         scope: Scope,
+        observe: Callable[[Mapping[str, int]], object],
     ) -> None:
         self.database, self.store, self.limits = database, store, limits
+        self.observe = observe
         self.register_cameras, self.scope = register_cameras, scope
         self.ingestion_id, self.presence = ingestion_id, presence
         self.failure: GalleryError | None = None
@@ -183,7 +186,9 @@ class _Intake:
         with closing(self._saved(self._read(entries))) as saved:
             try:
                 for batch in _batches(saved):
-                    for sha256 in self._persist(partial(self._write, batch=batch)):
+                    refused, states = self._persist(partial(self._write, batch=batch))
+                    self.observe(states)
+                    for sha256 in refused:
                         _remove_unused(self.database, self.store, sha256)
                     done += len(batch)
                     if progress is not None:
@@ -226,14 +231,17 @@ class _Intake:
                     if save is not None and save.exception() is None:
                         self._unplaced.append(save.result().sha256)
 
-    def _write(self, session: Session, batch: list[_Saved]) -> list[str]:
-        """The images of a batch and their lines in the ledger. Returns the files whose image was refused."""
+    def _write(self, session: Session, batch: list[_Saved]) -> tuple[list[str], Counter[str]]:
+        """The images of a batch and their lines in the ledger.
+
+        Returns the files whose image was refused, and how many items ended in which state.
+        """
         if not gallery.take_ingestion(session, self.ingestion_id, self.presence.key):
             raise _Cancelled
         first = batch[0].entry.position
         written = gallery.ingestion_items(session, self.ingestion_id, after=first - 1, limit=1)
         if written and written[0].position == first:
-            return []  # committed, but the database went away before it could say so
+            return [], Counter()  # committed, but the database went away before it could say so
         # Two ingestions adding the same images in different order would wait for each other.
         session.execute(select(func.pg_advisory_xact_lock(BATCH_LOCK)))
         rejected, lines = [], []
@@ -253,7 +261,7 @@ class _Intake:
                     outcome = Problem(error.code, str(error), pointer_of(error))
             lines.append(_line(item.entry, outcome))
         gallery.add_items(session, self.ingestion_id, lines)
-        return rejected
+        return rejected, Counter(line.state for line in lines)
 
     def _add_or_change(self, session: Session, item: _Saved, added: Added | None) -> Added:
         """`added` if it was added with the others of its batch."""

@@ -21,13 +21,17 @@ from indexer.replica import Replica
 from indexer.settings import refuse_unknown_variables
 from indexer.succession import Succession
 from service.access import Access
+from service.admission import Admission
+from service.batching import BatchingEncoder
 from service.context import Context, QueryEncoder
 from service.edge import Edge
 from service.encoders import CheckpointFiles, EncoderFiles
 from service.errors import Refusal, install_error_handlers
 from service.intake_queue import IntakeQueue
 from service.logs import configure_logs
+from service.metrics import ServiceMetrics
 from service.openapi import describe
+from service.operations import ReadinessProbe
 from service.routes import (
     api_keys,
     audit,
@@ -65,21 +69,26 @@ def create_app(
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
     files: EncoderFiles | None = None,
-    context: Context | None = None,
+    opened_elsewhere: bool = False,
 ) -> FastAPI:
     """The ASGI application. Nothing is opened before it starts.
 
-    `encoder`, `database` and `files` replace the checkpoint, the database and the checkpoint files of the settings,
-    `context` all that would be opened; who passes them closes them.
+    `encoder`, `database` and `files` replace the checkpoint, the database and the checkpoint files of the settings; who
+    passes them closes them. With `opened_elsewhere` the application opens nothing: it answers that it is starting until
+    somebody sets `app.state.context`.
     """
     configure_logs(settings.log_level)
+    metrics = ServiceMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if opened_elsewhere:
+            yield
+            return
         stack = ExitStack()
         try:
-            app.state.context = context or await run_in_threadpool(
-                open_context, stack, settings, encoder, database, files
+            app.state.context = await run_in_threadpool(
+                open_context, stack, settings, encoder, database, files, metrics
             )
             yield
         finally:
@@ -94,13 +103,17 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.metrics = metrics
+    app.state.context = None  # until it is open
+    app.state.stopping = False
+    app.state.readiness = ReadinessProbe(settings.readiness_seconds)
     routers = [routes.router for routes in ROUTES]
     for router in routers:
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
     app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(app, routers)
-    app.add_middleware(Edge, allowed_hosts=settings.answers_for)
+    app.add_middleware(Edge, allowed_hosts=settings.answers_for, metrics=metrics)
     describe(app, routers)
     return app
 
@@ -111,14 +124,20 @@ def open_context(
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
     files: EncoderFiles | None = None,
+    metrics: ServiceMetrics | None = None,
 ) -> Context:
     """Open the parts of the service, each of them closed by `stack`."""
+    metrics = metrics or ServiceMetrics()
+
+    def batching(encoder: QueryEncoder) -> QueryEncoder:
+        return BatchingEncoder(encoder, settings.batch_size, metrics.embedded_texts)
+
     refuse_unknown_variables(ServiceSettings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if database is None:
         database = stack.enter_context(open_database(settings))
     files = files or CheckpointFiles(settings)
-    encoder = open_active(database, settings, files, encoder)
+    encoder = batching(open_active(database, settings, files, encoder))
     audit_anchors.drop(database, settings.data_dir / audit_anchors.NAME)
     with transaction(database.engine) as session:
         recover_interrupted(session)
@@ -130,7 +149,7 @@ def open_context(
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)
-    succession = Succession(database, replica, files.load)
+    succession = Succession(database, replica, lambda id: batching(files.load(id)))
     succession.start(settings.poll_seconds)
     stack.callback(succession.stop)
     store = ImageStore(settings.data_dir / "images")
@@ -141,11 +160,15 @@ def open_context(
     sweeper = Sweeper(eraser, settings)
     sweeper.start()
     stack.callback(sweeper.stop)
-    intake = IntakeQueue(database, store, settings)
+    intake = IntakeQueue(database, store, settings, metrics.ingested)
     intake.start()
     stack.callback(intake.stop)
     access = Access(database, settings)
-    return Context(settings, database, store, replica, succession, files, intake, eraser, access)
+    admission = Admission(settings.search_slots, settings.search_queue, settings.request_deadline_seconds)
+    parts = (settings, database, store, replica, succession, files, intake, eraser, access)
+    context = Context(*parts, metrics=metrics, admission=admission)
+    stack.enter_context(metrics.watch(context))
+    return context
 
 
 def refuse_unknown_parameters(request: Request) -> None:

@@ -10,14 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import sys
-import threading
-from contextlib import ExitStack
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,6 +22,7 @@ from rich.table import Table
 from service.access_cli import key_app, user_app
 from service.audit_cli import audit_app
 from service.checkpoint_cli import checkpoint_app
+from service.config_cli import config_app
 from service.governance_cli import backup_app, erase
 
 app = typer.Typer(
@@ -36,7 +32,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Settings of the service and the worker.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.command()(erase)
@@ -133,41 +128,13 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
 ) -> None:
     """Serve the API and the page."""
-    import uvicorn
-
     from indexer.settings import refuse_unknown_variables
-    from service.app import create_app, open_context
-    from service.logs import configure_logs
+    from service import serving
     from service.settings import ServiceSettings
 
     refuse_unknown_variables(ServiceSettings)
     overrides: dict[str, Any] = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
-    settings = ServiceSettings(**overrides)
-    configure_logs(settings.log_level)
-    # uvicorn gives the signal that ended it back to this process, which must still close what it opened.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    with ExitStack() as stack:
-        # Opened here and not in the application's own start, so that what cannot be opened is one sentence.
-        context = open_context(stack, settings)
-        if token := context.access.setup_token():
-            print_setup_link(settings.host, settings.port, token)
-        uvicorn.run(
-            create_app(settings, context=context),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,  # longer than proxies and clients keep theirs: who closes first resets nobody
-            timeout_graceful_shutdown=10,
-        )
-
-
-def print_setup_link(host: str, port: int, token: str) -> None:
-    """To stdout and not to the log. What follows # stays in the browser, so no other log gets it either."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)
-    link = f"http://{shown}:{port or 'PORT'}/#setup={token}"
-    console.print(f"There is no user yet. Create the first one, an admin, within 24 hours:\n{link}", soft_wrap=True)
+    serving.serve(ServiceSettings(**overrides))
 
 
 @app.command()
@@ -177,30 +144,12 @@ def worker() -> None:
     Serves every checkpoint the gallery wants. With PERSON_SEARCH_CHECKPOINT it starts with that one, or not at all if
     the gallery does not want it.
     """
-    from indexer.database import open_database
-    from indexer.images import ImageStore
     from indexer.settings import refuse_unknown_variables
-    from indexer.worker import run
-    from model.encoder import Encoder  # takes seconds: now rather than when there is work
-    from service.encoders import CheckpointFiles
-    from service.logs import configure_logs
+    from service import serving
     from service.settings import ServiceSettings
 
-    stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
     refuse_unknown_variables(ServiceSettings)
-    settings = ServiceSettings()
-    configure_logs(settings.log_level)
-    chosen = settings.checkpoint
-    own = None if chosen is None else Encoder(chosen, settings.device, settings.batch_size)
-    with open_database(settings) as database:
-        store = ImageStore(settings.data_dir / "images")
-        run(database, store, own, settings, stop, load=CheckpointFiles(settings).load)
+    serving.work(ServiceSettings())
 
 
 # -- using it --------------------------------------------------------------------------------------------------------
@@ -537,15 +486,6 @@ def synth(
         ]
         save_png(contact_sheet([out / "imgs" / row["file_path"] for row in rows], 12, labels=labels), sheet)
         console.print(f"Wrote {sheet}")
-
-
-@config_app.command("show")
-def config_show() -> None:
-    """Print the settings in force, as environment variables; secrets are hidden."""
-    from service.settings import ServiceSettings
-
-    for name, value in ServiceSettings().model_dump(mode="json").items():
-        console.print(f"PERSON_SEARCH_{name.upper()}={'' if value is None else value}", highlight=False, soft_wrap=True)
 
 
 @checkpoint_app.command("show")

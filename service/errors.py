@@ -26,10 +26,12 @@ from service.schemas import EXAMPLE_ID, Problem, ProblemError
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = {
     "audit_unavailable": 2,
+    "busy": 2,
     "checkpoint_replaced": 2,
     "database_unavailable": 2,
-    "queue_full": 10,
+    "deadline": 5,
     "not_ready": 2,
+    "queue_full": 10,
     "rate_limited": 1,  # unless it is known better
 }
 
@@ -105,6 +107,11 @@ KINDS: dict[str, Kind] = {
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(
         503, "Checkpoint retired", "Another checkpoint is being loaded. Try again in a moment."
+    ),
+    "not_ready": Kind(503, "Starting", "The service is starting. Try again in a moment."),
+    "busy": Kind(503, "Too many searches waiting", "64 searches are waiting already. Try again in a moment."),
+    "deadline": Kind(
+        503, "Took too long", "The search took longer than this service allows. Narrow it, or try again in a moment."
     ),
     "queue_full": Kind(503, "Too many archives waiting", "8 archives are waiting already. Try again later."),
     "storage_full": Kind(507, "Disk full", "The disk is full. Free some space, then send it again."),
@@ -277,8 +284,9 @@ def documented(*codes: str, public: bool = False) -> dict[int | str, dict[str, A
     return responses
 
 
-ALWAYS = ("malformed", "key_in_url", "wrong_host", "invalid_request", "internal")  # what any call can answer
-SIGNED_IN = ("unauthenticated", "forbidden", "rate_limited", "database_unavailable")  # ... that asks who is calling
+# What any call can answer, and what any call that asks who is calling.
+ALWAYS = ("malformed", "key_in_url", "wrong_host", "invalid_request", "internal", "not_ready")
+SIGNED_IN = ("unauthenticated", "forbidden", "rate_limited", "database_unavailable")
 
 
 def _example(code: str, kind: Kind) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -64,8 +64,15 @@ class Job:
 class IntakeQueue:
     """Start it once; `place` reserves room for one delivery, from before its first byte to the end of its intake."""
 
-    def __init__(self, database: Database, store: ImageStore, settings: ServiceSettings) -> None:
-        self.database, self.store, self.settings = database, store, settings
+    def __init__(
+        self,
+        database: Database,
+        store: ImageStore,
+        settings: ServiceSettings,
+        observe: Callable[[Mapping[str, int]], object] = lambda states: None,
+    ) -> None:
+        """`observe` is told how many items ended in which state."""
+        self.database, self.store, self.settings, self.observe = database, store, settings, observe
         self._places = threading.BoundedSemaphore(settings.ingestion_queue)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._totals: dict[UUID, int] = {}
@@ -161,6 +168,7 @@ class IntakeQueue:
             ingestion_id=job.ingestion_id,
             presence=self._presence,
             scope=job.scope,
+            observe=self.observe,
         )
 
 

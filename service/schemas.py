@@ -390,8 +390,11 @@ class CameraList(ResponseBody):
 
 
 class Check(ResponseBody):
+    """`required` is false where searches are answered all the same."""
+
     name: str
     ok: bool
+    required: bool = True
     detail: str
 
 

@@ -40,7 +40,19 @@ class ServiceSettings(GallerySettings):
     )
     verdicts_needed: int = Field(2, ge=1, le=10, description="people who must agree before a match is confirmed")
     case_export_hours: float = Field(24, gt=0, le=720, description="how long the export of a case can be fetched")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    request_deadline_seconds: float = Field(30, gt=0, le=3600, description="for a search, waiting included")
+    search_slots: int = Field(16, gt=0, description="searches that are worked on at the same time")
+    search_queue: int = Field(64, ge=0, description="searches that may wait for their turn")
+    readiness_seconds: float = Field(2, ge=0, description="how long an answer of /readyz is good for")
+    shutdown_seconds: float = Field(10, gt=0, description="that requests under way have to finish when told to stop")
+    shutdown_notice_seconds: float = Field(
+        0, ge=0, description="how long /readyz says so before connections are refused, for a load balancer to notice"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics, never the public one")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="of /metrics of the service; 0: none")
+    worker_metrics_port: int = Field(9465, ge=0, le=65535, description="of /metrics of a worker; 0: none")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level of a line")
 
     @model_validator(mode="after")
     def stay_on_this_machine(self) -> ServiceSettings:

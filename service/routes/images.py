@@ -139,6 +139,7 @@ def add_image(
     refuse_when_full(context.settings)
     arguments = (context.database, context.store, upload.data, upload.metadata)
     added = ingest_one(*arguments, limits=context.settings, scope=principal.cameras, actor=principal.actor)
+    context.metrics.ingested({"duplicate" if added.duplicate else "accepted": 1})
     with transaction(context.database.engine) as session:
         image = existing(gallery.image_by_id(session, added.image_id), added.image_id)
     response.status_code = 200 if added.duplicate else 201

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service.context import CurrentContext
 from service.errors import RETRY_AFTER_SECONDS, documented
-from service.operations import readiness
+from service.operations import ReadinessProbe
 from service.schemas import Liveness, Readiness, Version
 
 router = APIRouter(tags=["operations"])
@@ -16,13 +16,21 @@ router = APIRouter(tags=["operations"])
 READY = {
     "ready": True,
     "checks": [
-        {"name": "schema", "ok": True, "detail": "The database answers and its schema is current."},
-        {"name": "index", "ok": True, "detail": "The index has all 300 vectors."},
+        {
+            "name": "schema",
+            "ok": True,
+            "required": True,
+            "detail": "The database answers and its schema is current.",
+        },
+        {"name": "index", "ok": True, "required": True, "detail": "The index has all 300 vectors."},
+        {"name": "worker", "ok": True, "required": False, "detail": "1 worker is connected, 0 images wait."},
     ],
 }
 NOT_READY = {
     "ready": False,
-    "checks": [{"name": "index", "ok": False, "detail": "The index has 280 vectors, the database 300."}],
+    "checks": [
+        {"name": "index", "ok": False, "required": True, "detail": "The index has 280 vectors, the database 300."}
+    ],
 }
 
 
@@ -52,9 +60,14 @@ async def livez() -> Liveness:
         **documented(public=True),
     },
 )
-def readyz(context: CurrentContext, response: Response) -> Readiness:
-    """Whether searches are answered, and answered fully; each check by name."""
-    found = readiness(context)
+def readyz(request: Request, response: Response) -> Readiness:
+    """Whether searches are answered, and answered fully; each check by name.
+
+    A check that is not `required` is information, and passes or fails without making the service unready.
+    """
+    state = request.app.state
+    probe: ReadinessProbe = state.readiness
+    found = probe.answer(state.context, state.stopping)
     if not found.ready:
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS["not_ready"])

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from indexer.database import transaction
 from service import search
+from service.admission import Admitted
 from service.context import CurrentContext, current
 from service.errors import Refusal, documented
 from service.principals import Principal, may
@@ -119,6 +120,8 @@ async def read_search(request: Request) -> AsyncIterator[Asked]:
             "purpose_required",
             "checkpoint_replaced",
             "database_unavailable",
+            "busy",
+            "deadline",
         ),
     },
     openapi_extra=request_body(
@@ -130,6 +133,7 @@ def create_search(
     context: CurrentContext,
     principal: Annotated[Principal, may("search")],
     asked: Annotated[Asked, Depends(read_search)],
+    admitted: Admitted,
     response: Response,
 ) -> SearchResponse:
     """Rank the gallery by a description, an image, or both; the ranking is kept for 24 hours.
@@ -137,6 +141,8 @@ def create_search(
     A description made of unknown words only is still answered, with a warning that its ranking means little.
     """
     found = search.run(context, asked.request, asked.image, principal.cameras)
+    best = found.results[0].similarity if found.results else None
+    context.metrics.searched(found.took_ms, found.candidates, best)
     response.headers["Location"] = f"/api/v1/searches/{found.id}"
     return found
 
