@@ -42,7 +42,7 @@ class ServiceSettings(GallerySettings):
     case_export_hours: float = Field(24, gt=0, le=720, description="how long the export of a case can be fetched")
 
     request_deadline_seconds: float = Field(30, gt=0, le=3600, description="for a search, waiting included")
-    search_slots: int = Field(16, gt=0, description="searches that are worked on at the same time")
+    search_slots: int = Field(24, gt=0, description="searches that are worked on at the same time")
     search_queue: int = Field(64, ge=0, description="searches that may wait for their turn")
     readiness_seconds: float = Field(2, ge=0, description="how long an answer of /readyz is good for")
     shutdown_seconds: float = Field(10, gt=0, description="that requests under way have to finish when told to stop")

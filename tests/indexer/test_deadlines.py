@@ -68,18 +68,27 @@ def test_a_statement_gets_what_is_left_and_never_more_than_any(database: Databas
 
 
 def test_a_statement_that_takes_too_long_says_which_patience_ended(database: Database) -> None:
-    with deadline(0.05), pytest.raises(DeadlinePassed), transaction(database.engine) as session:
-        session.execute(text("SELECT pg_sleep(30)"))
-    with pytest.raises(DatabaseUnavailable, match="took too long"), transaction(database.engine) as session:
-        session.execute(text("SET LOCAL statement_timeout = 50"))
-        session.execute(text("SELECT pg_sleep(30)"))
+    def slow(milliseconds: int | None = None) -> None:
+        with transaction(database.engine) as session:
+            if milliseconds is not None:
+                session.execute(text(f"SET LOCAL statement_timeout = {milliseconds}"))
+            session.execute(text("SELECT pg_sleep(30)"))
+
+    with deadline(0.05), pytest.raises(DeadlinePassed):
+        slow()
+    with pytest.raises(DatabaseUnavailable, match="took too long"):
+        slow(milliseconds=50)
 
 
 def test_what_comes_too_late_is_not_committed(database: Database) -> None:
-    with deadline(0.2), pytest.raises(DeadlinePassed), transaction(database.engine) as session:
-        gallery.add_camera(session, "late")
-        while remaining():
-            threading.Event().wait(0.01)
+    def late() -> None:
+        with transaction(database.engine) as session:
+            gallery.add_camera(session, "late")
+            while remaining():
+                threading.Event().wait(0.01)
+
+    with deadline(0.5), pytest.raises(DeadlinePassed):
+        late()
     with transaction(database.engine) as session:
         assert gallery.unknown_cameras(session, ["late"]) == ["late"]
 
