@@ -21,8 +21,8 @@ from indexer.errors import DatabaseUnavailable
 from service import access, cli, credentials
 from service.client import Client, ServiceError
 from service.limits import Backoff, Buckets
+from tests.service.accounts import EVERY_ROLE, PASSWORD, key, sign_in, user, visitor
 from tests.service.conftest import Json, Service, picture, problem, running_service, wait_until, zipped
-from tests.service.people import EVERY_ROLE, PASSWORD, key, sign_in, user, visitor
 
 NEW = "quiet-anvil-lantern-3"
 LATER = (datetime.now(UTC) + timedelta(days=30)).isoformat()
