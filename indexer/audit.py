@@ -17,12 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from numbers import Integral
 from typing import Any, Literal
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, Select, any_, bindparam, exc, insert, literal, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ColumnElement, Select, Uuid, any_, bindparam, exc, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Text
@@ -167,28 +168,36 @@ def _append(
         case_id=purpose.case_id,
         reason_digest=None if salt is None else reason_digest(salt, purpose.reason or ""),
         checkpoint_id=checkpoint_id,
-        detail=detail,
+        detail=_plain(detail),
         previous=end.hash,
         hash="",
     )
     hash = chained(end.hash, digest(event.content()))
-    columns = {name: getattr(event, name) for name in AuditEvent.__table__.columns.keys()}  # noqa: SIM118
-    added = insert(AuditEvent).values(**{**columns, "detail": dict(detail), "hash": hash})
-    # One statement, so one trip to the server while others wait for the head.
-    moved = update(AuditHead).values(seq=event.seq, hash=hash).add_cte(added.cte("added"))
-    if salt is not None:
-        reason = insert(AuditReason).values(seq=event.seq, salt=salt, reason=purpose.reason)
-        moved = moved.add_cte(reason.cte("explained"))
-    session.execute(moved.execution_options(synchronize_session=False))
+    columns = {name: getattr(event, name) for name in _COLUMNS}
+    values = {**columns, "hash": hash}
+    if salt is None:
+        session.execute(_APPEND, values)
+    else:
+        session.execute(_APPEND_WITH_REASON, {**values, "salt": salt, "reason": purpose.reason})
+
+
+# Statements as they are, and each one trip to the server: others wait for the head meanwhile.
+_COLUMNS = AuditEvent.__table__.columns.keys()
+_INSERT = f"INSERT INTO audit_event ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+_EXPLAIN = "INSERT INTO audit_reason (seq, salt, reason) VALUES (:seq, :salt, :reason)"
+_MOVE = "UPDATE audit_head SET seq = :seq, hash = :hash"
+_TYPES = [bindparam("detail", type_=JSONB), bindparam("actor_id", type_=Uuid), bindparam("case_id", type_=Uuid)]
+_APPEND = text(f"WITH added AS ({_INSERT}) {_MOVE}").bindparams(*_TYPES)
+_APPEND_WITH_REASON = text(f"WITH added AS ({_INSERT}), explained AS ({_EXPLAIN}) {_MOVE}").bindparams(*_TYPES)
+_LOCK_HEAD = text("SELECT seq, hash FROM audit_head FOR UPDATE")
 
 
 def _lock_head(session: Session) -> Head:
     """The end of the chain, held until the transaction ends."""
-    wanted = select(AuditHead.seq, AuditHead.hash).with_for_update()
-    found = session.execute(wanted).one_or_none()
+    found = session.execute(_LOCK_HEAD).one_or_none()
     if found is None:  # the very first act; two at once meet at the key
         session.execute(upsert(AuditHead).values(id=1, seq=0, hash=GENESIS).on_conflict_do_nothing())
-        found = session.execute(wanted).one()
+        found = session.execute(_LOCK_HEAD).one()
     return Head(found.seq, found.hash)
 
 
@@ -230,8 +239,12 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, Integral):  # numpy's among them
+        return int(value)
+    if isinstance(value, UUID):
+        return str(value)
     raise ValueError(f"{type(value).__name__} is nothing a detail of the audit can hold.")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +150,9 @@ def test_an_act_that_cannot_be_recorded_does_not_happen(database: Database) -> N
 
 
 def test_what_json_cannot_say_is_refused_and_counted(database: Database) -> None:
+    with transaction(database.engine) as session:
+        audit.record(session, ANNA, "search.run", detail={"id": CASE, "rows": (np.int64(3), 2.0)})
+        assert audit.events(session, Wanted())[0].detail == {"id": str(CASE), "rows": [3, 2]}
     for detail in ({"a": float("nan")}, {"a": object()}, {"a": b"bytes"}):
         failures = audit.write_failures
         with pytest.raises(AuditUnavailable), transaction(database.engine) as session:
