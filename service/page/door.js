@@ -27,7 +27,7 @@ function welcome(session) {
 
 function open(token, signedIn) {
   $("door-title").textContent = token ? "Create the first user" : "Sign in";
-  $("door-note").textContent = token ? "An administrator, who then creates the others. At least 12 characters." : "";
+  $("door-note").textContent = token ? "An admin, who then creates the others. The password needs 12 characters or more." : "";
   $("door-password").autocomplete = token ? "new-password" : "current-password";
   $("door-form").onsubmit = async (event) => {
     event.preventDefault();
