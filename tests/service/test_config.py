@@ -72,7 +72,7 @@ def test_show_tells_value_source_and_meaning_and_hides_secrets(
 
 def test_what_is_shown_can_be_set_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSON_SEARCH_INTAKE_ROOTS", '["/srv/deliveries"]')
-    monkeypatch.setenv("PERSON_SEARCH_ALLOW_REMOTE", "true")
+    monkeypatch.setenv("PERSON_SEARCH_AUTH", "open")
     rows = json.loads(run("show", "--json")[1])
     before = ServiceSettings()
     for row in rows:
