@@ -250,17 +250,4 @@ class IdempotencyKey(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class Search(Base):
-    """A search and its ranking, frozen so that its pages stay what they were."""
-
-    __tablename__ = "search"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    request: Mapped[dict[str, Any]]
-    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"))
-    results: Mapped[list[dict[str, Any]]]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime] = mapped_column(index=True)
-
-
-from indexer import governance_tables  # noqa: E402, F401  (its tables are part of the metadata, too)
+from indexer import governance_tables, search_tables  # noqa: E402, F401  (their tables are part of the metadata, too)

@@ -42,6 +42,7 @@ RECEIPT: dict[str, Any] = {
         "files_shared": 1,
         "rankings": 3,
         "searches": 1,
+        "saved_searches": 0,
         "ledger_lines": 12,
         "ingestions": 1,
         "request_keys": 0,
