@@ -216,16 +216,14 @@ def _numbers(session: Session, *where: Any) -> Rows:
     return np.frombuffer(session.scalar(select(packed).where(*where)) or b"", ">i8").astype(np.int64)
 
 
-def keys_of(session: Session, rows: Rows, field: str) -> list[Any]:
-    """What the images of rows (N,) have in a column: None where that is unknown. KeyError for one that is gone."""
-    column = {"track_id": Image.track_id, "camera_id": Image.camera_id, "identity": Image.identity}.get(field)
-    if column is None:
-        assert field == "captured_at"
-        statement = select(Image.row, Image.captured_at)
-    else:
-        statement = select(Image.row, column)
-    known = {row: value for row, value in session.execute(statement.where(Image.row == func.any(_rows(rows))))}
-    return [known[row] for row in rows.tolist()]
+GROUPS = {"track_id": Image.track_id, "camera_id": Image.camera_id, "identity": Image.identity}
+
+
+def values_of(session: Session, rows: Rows, field: str) -> dict[int, Any]:
+    """What those of the rows (N,) that exist have in a column, by row; `field` is captured_at or one of GROUPS."""
+    column: Any = Image.captured_at if field == "captured_at" else GROUPS[field]
+    statement = select(Image.row, column).where(Image.row == func.any(_rows(rows)))
+    return {row: value for row, value in session.execute(statement)}  # noqa: C416  (dict() would not take these rows)
 
 
 def file_of(session: Session, image_id: UUID, scope: Scope) -> str | None:

@@ -34,11 +34,14 @@ from service.routes import (
     cameras,
     checkpoints,
     erasures,
+    explanations,
+    facets,
     holds,
     images,
     ingestions,
     operations,
     retention,
+    saved_searches,
     searches,
 )
 from service.settings import ServiceSettings
@@ -46,7 +49,20 @@ from service.sweeper import Sweeper
 from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
-ROUTES = (searches, images, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
+ROUTES = (
+    searches,
+    explanations,
+    saved_searches,
+    facets,
+    images,
+    ingestions,
+    cameras,
+    checkpoints,
+    erasures,
+    holds,
+    retention,
+    operations,
+)
 
 
 def create_app(

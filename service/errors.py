@@ -65,6 +65,10 @@ KINDS: dict[str, Kind] = {
     "invalid_request": Kind(422, "Invalid request", "limit: Input should be less than or equal to 200."),
     "unreadable_image": Kind(422, "Unreadable image", "The file cannot be read as an image: it is damaged."),
     "image_too_small": Kind(422, "Image too small", "The image has 1 x 1 pixels; each side needs at least 8."),
+    "invalid_crop": Kind(
+        422, "Invalid crop", "The crop reaches to 80 x 200, but the upright image has 64 x 160 pixels."
+    ),
+    "invalid_cursor": Kind(422, "Invalid cursor", "This cursor does not belong to this search."),
     "invalid_filter": Kind(422, "Invalid filter", "captured_at has no operator 'in'; use one of lt, lte, gt, gte."),
     "invalid_metadata": Kind(422, "Invalid metadata", "track_id must be a string."),
     "time_without_zone": Kind(422, "Time without zone", "captured_at has no zone. Write 2026-09-01T18:00:00Z."),
@@ -80,6 +84,7 @@ KINDS: dict[str, Kind] = {
     ),
     "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
+    "no_explanation": Kind(501, "No explanation", "The search has no text, so there are no words to explain."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(

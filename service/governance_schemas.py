@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
 
-from service.schemas import EXAMPLE_ID, CameraId, Filter, Name, RequestBody, ResponseBody, Time, optional
+from service.filter_schemas import Filter
+from service.schemas import EXAMPLE_ID, CameraId, Name, RequestBody, ResponseBody, Time, optional
 
 IDS_MAX = 1000
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1F\x7F]+$")]

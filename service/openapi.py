@@ -17,7 +17,15 @@ from pydantic.json_schema import models_json_schema
 
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
-from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
+from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest
+from service.search_schemas import (
+    FacetRequest,
+    RefinementRequest,
+    RunRequest,
+    SavedSearchChange,
+    SavedSearchRequest,
+    SearchRequest,
+)
 
 DESCRIPTION = """\
 Find a person in camera images from a description, a photo, or both.
@@ -37,6 +45,11 @@ BY_HAND: list[type[BaseModel]] = [
     GateRequest,
     ActivationRequest,
     RollbackRequest,
+    RefinementRequest,
+    SavedSearchRequest,
+    SavedSearchChange,
+    RunRequest,
+    FacetRequest,
     Problem,
 ]
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}

@@ -13,6 +13,7 @@ from indexer.errors import NotFound
 from indexer.traces import ErasureRecord, Selection
 from service.context import CurrentContext
 from service.errors import documented
+from service.filters import refuse_unknown
 from service.governance_schemas import (
     BY_FILTER,
     BY_IDENTITY,
@@ -25,7 +26,6 @@ from service.governance_schemas import (
 from service.routes.bodies import json_content, read_json, request_body
 from service.routes.images import LOCATION
 from service.schemas import EXAMPLE_ID
-from service.search import image_filter, refuse_unknown_cameras
 
 router = APIRouter(prefix="/api/v1/erasures", tags=["governance"])
 
@@ -80,6 +80,7 @@ async def read_erasure(request: Request) -> ErasureRequest:
             "body_too_large",
             "unsupported_media_type",
             "unknown_camera",
+            "invalid_filter",
             "reason_names_person",
             "legal_hold",
             "database_unavailable",
@@ -99,7 +100,7 @@ def create_erasure(
     """
     with transaction(context.database.engine) as session:
         if asked.filter is not None:
-            refuse_unknown_cameras(session, asked.filter)
+            refuse_unknown(session, asked.filter)
     selection = selected(asked)
     if asked.dry_run:
         response.status_code = 200
@@ -123,7 +124,7 @@ def selected(asked: ErasureRequest) -> Selection:
         image_ids=tuple(asked.image_ids or ()),
         external_ids=tuple(asked.external_ids or ()),
         identity=asked.identity,
-        filter=None if asked.filter is None else image_filter(asked.filter),
+        filter=None if asked.filter is None else asked.filter.conditions(),
     )
 
 

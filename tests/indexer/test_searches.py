@@ -152,7 +152,8 @@ def test_what_may_be_shown_exists_is_in_the_scope_and_passes(session: Session) -
     assert searches.visible(session, asked, scope).tolist() == [False, False, True, True, False]
     assert searches.visible(session, asked, None).tolist() == [True, False, True, True, True]
     assert searches.visible(session, asked, frozenset()).tolist() == [False] * 5
-    assert searches.keys_of(session, np.array(rows[::-1]), "track_id") == ["t3", "t2", "t1", None]
+    tracks = dict(zip(rows, [None, "t1", "t2", "t3"], strict=True))
+    assert searches.values_of(session, asked, "track_id") == tracks
 
 
 def test_a_key_is_drawn_once_and_shared(database: Database) -> None:
