@@ -26,7 +26,7 @@ class Facets:
     cameras: list[tuple[str | None, int]]
     sites: list[tuple[str | None, int]]
     tags: list[tuple[str, int]]
-    days: list[tuple[str | None, int]]
+    days: list[tuple[str, int]]
     hours: list[tuple[int, int]]
     known: int
     unknown: int
@@ -35,30 +35,31 @@ class Facets:
 def facets(session: Session, filter: ImageFilter, scope: Scope, tz: str, limit: int) -> Facets:
     """Count, with days and hours as clocks of the zone `tz` show them, and at most `limit` cameras, sites and tags."""
     where = [*in_scope(scope), *conditions(filter)]
-    site = select(Camera.site).where(Camera.id == Image.camera_id).scalar_subquery()
-    tag = select(func.unnest(Image.tags).label("value")).where(*where).subquery().c.value
-    tags = select(tag, func.count()).group_by(tag).order_by(func.count().desc(), tag).limit(limit)
-    shown = func.timezone(tz, Image.captured_at)
-    day, hour = cast(shown, Date), cast(extract("hour", shown), Integer)
     timed = [*where, Image.captured_at.is_not(None)]
-    days = select(day, func.count()).where(*timed).group_by(day).order_by(day.desc()).limit(DAYS)
-    hours = select(hour, func.count()).where(*timed).group_by(hour).order_by(hour)
+    shown = func.timezone(tz, Image.captured_at)
+    site = select(Camera.site).where(Camera.id == Image.camera_id).scalar_subquery()
+    days = _counted(session, cast(shown, Date), timed)
     images, known = session.execute(select(func.count(), func.count(Image.identity)).where(*where)).one()
     return Facets(
         images=images,
-        cameras=_most_frequent(session, Image.camera_id, where, limit),
-        sites=_most_frequent(session, site, where, limit),
-        tags=[(value, count) for value, count in session.execute(tags)],
-        days=[(str(value), count) for value, count in reversed(session.execute(days).all())],
-        hours=[(value, count) for value, count in session.execute(hours)],
+        cameras=_most_frequent(_counted(session, Image.camera_id, where), limit),
+        sites=_most_frequent(_counted(session, site, where), limit),
+        tags=_most_frequent(_counted(session, func.unnest(Image.tags), where), limit),
+        days=[(str(day), count) for day, count in days[-DAYS:]],
+        hours=_counted(session, cast(extract("hour", shown), Integer), timed),
         known=known,
         unknown=images - known,
     )
 
 
-def _most_frequent(
-    session: Session, value: Any, where: Sequence[ColumnElement[bool]], limit: int
-) -> list[tuple[str | None, int]]:
-    counted = select(value.label("value"), func.count().label("count")).where(*where).group_by("value")
-    found = session.execute(counted.order_by(func.count().desc(), "value").limit(limit))
+def _counted(session: Session, value: Any, where: Sequence[ColumnElement[bool]]) -> list[tuple[Any, int]]:
+    """Values of the images and how many have each, by value; None comes last."""
+    values = select(value.label("value")).where(*where).subquery()
+    found = session.execute(
+        select(values.c.value, func.count()).group_by(values.c.value).order_by(values.c.value.nulls_last())
+    )
     return [(one, count) for one, count in found]
+
+
+def _most_frequent(counted: list[tuple[Any, int]], limit: int) -> list[tuple[Any, int]]:
+    return sorted(counted, key=lambda pair: -pair[1])[:limit]  # of equals, the order stays that of the values
