@@ -37,13 +37,12 @@ def facets(session: Session, filter: ImageFilter, scope: Scope, tz: str, limit: 
     where = [*in_scope(scope), *conditions(filter)]
     timed = [*where, Image.captured_at.is_not(None)]
     shown = func.timezone(tz, Image.captured_at)
-    site = select(Camera.site).where(Camera.id == Image.camera_id).scalar_subquery()
     days = _counted(session, cast(shown, Date), timed)
     images, known = session.execute(select(func.count(), func.count(Image.identity)).where(*where)).one()
     return Facets(
         images=images,
         cameras=_most_frequent(_counted(session, Image.camera_id, where), limit),
-        sites=_most_frequent(_counted(session, site, where), limit),
+        sites=_most_frequent(_counted(session, Camera.site, where), limit),
         tags=_most_frequent(_counted(session, func.unnest(Image.tags), where), limit),
         days=[(str(day), count) for day, count in days[-DAYS:]],
         hours=_counted(session, cast(extract("hour", shown), Integer), timed),
@@ -54,7 +53,8 @@ def facets(session: Session, filter: ImageFilter, scope: Scope, tz: str, limit: 
 
 def _counted(session: Session, value: Any, where: Sequence[ColumnElement[bool]]) -> list[tuple[Any, int]]:
     """Values of the images and how many have each, by value; None comes last."""
-    values = select(value.label("value")).where(*where).subquery()
+    of_camera = Camera.id == Image.camera_id  # left out by the database where nothing of the camera is asked for
+    values = select(value.label("value")).select_from(Image).outerjoin(Camera, of_camera).where(*where).subquery()
     found = session.execute(
         select(values.c.value, func.count()).group_by(values.c.value).order_by(values.c.value.nulls_last())
     )

@@ -178,7 +178,9 @@ def _sentence(error: Mapping[str, Any]) -> str:
 def methods_at(path: str, routers: Sequence[APIRouter]) -> list[str]:
     """What is possible at an address: all its routes together, where the router names only the first it meets."""
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+    named = [route for route in routes if route.path == path]  # /images/facets is no /images/{image_id}
+    matching = named or [route for route in routes if route.path_regex.match(path)]
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:

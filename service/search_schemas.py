@@ -35,7 +35,7 @@ BY_FILTER: dict[str, Any] = {
         "time_of_day": {"gte": "20:00", "lt": "06:00", "tz": "Europe/Berlin"},
         "tags": {"none": ["staff"]},
         "attributes": {"carriage": {"eq": 3}},
-        "any": [{"identity": {"eq": None}}, {"height_px": {"gte": 96}}],
+        "any": [{"identity": {"exists": False}}, {"height_px": {"gte": 96}}],
     },
     "group_by": "track_id",
     "limit": 50,

@@ -36,7 +36,13 @@ EXAMPLE_ANSWER: dict[str, Any] = {
     responses={
         200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
         **documented(
-            "forbidden", "not_found", "checkpoint_conflict", "expired", "no_explanation", "database_unavailable"
+            "unauthenticated",
+            "forbidden",
+            "not_found",
+            "checkpoint_conflict",
+            "expired",
+            "no_explanation",
+            "database_unavailable",
         ),
     },
 )

@@ -46,6 +46,7 @@ async def read_facets(request: Request) -> FacetRequest:
         200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
         **documented(
             "cross_origin",
+            "unauthenticated",
             "forbidden",
             "body_too_large",
             "unsupported_media_type",

@@ -86,7 +86,14 @@ def note(session: Session, principal: Principal, act: str, id: UUID) -> None:
     status_code=201,
     responses={
         201: {"headers": LOCATION, "content": {"application/json": {"example": EXAMPLE_ANSWER}}},
-        **documented("cross_origin", "forbidden", "body_too_large", "unsupported_media_type", "database_unavailable"),
+        **documented(
+            "cross_origin",
+            "unauthenticated",
+            "forbidden",
+            "body_too_large",
+            "unsupported_media_type",
+            "database_unavailable",
+        ),
     },
     openapi_extra=request_body(json_content(SavedSearchRequest, {"a search": SAVED})),
 )
@@ -109,7 +116,7 @@ def save_search(
     "",
     responses={
         200: {"content": {"application/json": {"example": {"saved_searches": [EXAMPLE_ANSWER]}}}},
-        **documented("forbidden", "database_unavailable"),
+        **documented("unauthenticated", "forbidden", "database_unavailable"),
     },
 )
 def list_saved_searches(context: CurrentContext, principal: Caller) -> SavedSearchList:
@@ -124,7 +131,7 @@ def list_saved_searches(context: CurrentContext, principal: Caller) -> SavedSear
     "/{saved_search_id}",
     responses={
         200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
-        **documented("forbidden", "not_found", "database_unavailable"),
+        **documented("unauthenticated", "forbidden", "not_found", "database_unavailable"),
     },
 )
 def get_saved_search(context: CurrentContext, principal: Caller, saved_search_id: UUID) -> SavedSearchResponse:
@@ -138,7 +145,13 @@ def get_saved_search(context: CurrentContext, principal: Caller, saved_search_id
     responses={
         200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
         **documented(
-            "cross_origin", "forbidden", "not_found", "body_too_large", "unsupported_media_type", "database_unavailable"
+            "cross_origin",
+            "unauthenticated",
+            "forbidden",
+            "not_found",
+            "body_too_large",
+            "unsupported_media_type",
+            "database_unavailable",
         ),
     },
     openapi_extra=request_body(
@@ -167,7 +180,7 @@ def change_saved_search(
 @router.delete(
     "/{saved_search_id}",
     status_code=204,
-    responses=documented("cross_origin", "forbidden", "not_found", "database_unavailable"),
+    responses=documented("cross_origin", "unauthenticated", "forbidden", "not_found", "database_unavailable"),
 )
 def delete_saved_search(context: CurrentContext, principal: Caller, saved_search_id: UUID) -> None:
     """Forget a saved search; searches that were run from it stay."""

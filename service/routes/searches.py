@@ -90,6 +90,7 @@ EXAMPLE_ANSWER: dict[str, Any] = {
 CREATED: dict[str, Any] = {"headers": LOCATION, "content": {"application/json": {"example": EXAMPLE_ANSWER}}}
 PROBLEMS = (  # of a search, whichever way it comes
     "cross_origin",
+    "unauthenticated",
     "forbidden",
     "no_text_branch",
     "not_indexed",
@@ -156,7 +157,7 @@ def create_search(
     "/{search_id}",
     responses={
         200: {"content": {"application/json": {"example": EXAMPLE_ANSWER}}},
-        **documented("forbidden", "not_found", "expired", "database_unavailable"),
+        **documented("unauthenticated", "forbidden", "not_found", "expired", "database_unavailable"),
     },
 )
 def get_search(context: CurrentContext, principal: Caller, search_id: UUID) -> SearchResponse:
@@ -169,7 +170,7 @@ def get_search(context: CurrentContext, principal: Caller, search_id: UUID) -> S
     "/{search_id}/results",
     responses={
         200: {"content": {"application/json": {"example": EXAMPLE_PAGE}}},
-        **documented("forbidden", "not_found", "expired", "invalid_cursor", "database_unavailable"),
+        **documented("unauthenticated", "forbidden", "not_found", "expired", "invalid_cursor", "database_unavailable"),
     },
 )
 def get_results(

@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from pydantic import BaseModel
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from service.checkpoint_schemas import ActivationRequest, CheckpointDetail, CheckpointList, GateReport, GateRequest
@@ -33,6 +34,18 @@ from service.schemas import (
     IngestionResponse,
     Problem,
     ReferenceRequest,
+)
+from service.search_schemas import (
+    ExplanationResponse,
+    FacetRequest,
+    FacetResponse,
+    RefinementRequest,
+    RunRequest,
+    SavedSearchChange,
+    SavedSearchList,
+    SavedSearchRequest,
+    SavedSearchResponse,
+    SearchPage,
     SearchRequest,
     SearchResponse,
 )
@@ -59,7 +72,7 @@ def test_every_call_documents_its_errors_with_examples() -> None:
                     seen.add(code)
                     body = Problem.model_validate(example["value"])
                     assert (body.code, str(body.status)) == (code, status)
-    of_no_call = {"no_such_route", "method_not_allowed", "invalid_filter"}  # the schema refuses a wrong filter before
+    of_no_call = {"no_such_route", "method_not_allowed"}
     assert seen == set(KINDS) - of_no_call
 
 
@@ -73,6 +86,13 @@ def test_the_documentation_names_every_error() -> None:
     [
         ("post", "/api/v1/searches", SearchResponse),
         ("get", "/api/v1/searches/{search_id}", SearchResponse),
+        ("get", "/api/v1/searches/{search_id}/results", SearchPage),
+        ("post", "/api/v1/searches/{search_id}/refinements", SearchResponse),
+        ("get", "/api/v1/searches/{search_id}/results/{image_id}/explanation", ExplanationResponse),
+        ("post", "/api/v1/images/facets", FacetResponse),
+        ("post", "/api/v1/saved-searches", SavedSearchResponse),
+        ("get", "/api/v1/saved-searches", SavedSearchList),
+        ("post", "/api/v1/saved-searches/{saved_search_id}/run", SearchResponse),
         ("post", "/api/v1/images", ImageResponse),
         ("get", "/api/v1/images/{image_id}", ImageResponse),
         ("post", "/api/v1/ingestions", IngestionResponse),
@@ -101,6 +121,11 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
     ("method", "path", "model"),
     [
         ("post", "/api/v1/searches", SearchRequest),
+        ("post", "/api/v1/searches/{search_id}/refinements", RefinementRequest),
+        ("post", "/api/v1/images/facets", FacetRequest),
+        ("post", "/api/v1/saved-searches", SavedSearchRequest),
+        ("patch", "/api/v1/saved-searches/{saved_search_id}", SavedSearchChange),
+        ("post", "/api/v1/saved-searches/{saved_search_id}/run", RunRequest),
         ("post", "/api/v1/cameras", CameraRequest),
         ("post", "/api/v1/ingestions", ReferenceRequest),
         ("post", "/api/v1/erasures", ErasureRequest),
@@ -137,7 +162,10 @@ def existing(fuzzed: Service) -> dict[str, str]:
     image = search["results"][0]["image_id"]
     erasure = fuzzed.http.post("/api/v1/erasures", json={"identity": "nobody", "reason": "to have one"}).json()
     checkpoint = search["checkpoint_id"]
+    saved = {"name": "a man", "request": {"query": {"text": "a man"}}}
+    saved_search = fuzzed.http.post("/api/v1/saved-searches", json=saved).json()
     return {
+        "saved_search_id": saved_search["id"],
         "image_id": image,
         "search_id": search["id"],
         "ingestion_id": ingestion["id"],
@@ -183,8 +211,7 @@ def test_generated_requests_about_what_exists(
     case: schemathesis.Case[Any], fuzzed: Service, existing: dict[str, str]
 ) -> None:
     case.path_parameters = {name: existing[name] for name in case.path_parameters}
-    case.call_and_validate(
-        base_url=str(fuzzed.http.base_url),
-        timeout=30,
-        excluded_checks=[positive_data_acceptance, negative_data_rejection],  # the wrong ids were just replaced
-    )
+    excluded = [positive_data_acceptance, negative_data_rejection]  # the wrong ids were just replaced
+    if case.operation.path.endswith("/explanation"):  # a 501 is what a network that sees no strips has to say
+        excluded.append(not_a_server_error)
+    case.call_and_validate(base_url=str(fuzzed.http.base_url), timeout=30, excluded_checks=excluded)
