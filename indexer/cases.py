@@ -17,10 +17,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from indexer import gallery
+from indexer import searches as kept
 from indexer.audit import Actor
 from indexer.case_tables import CaseFile, CaseItem, CaseMember, CaseNote, CaseSearch, Verdict
 from indexer.errors import CaseClosed, CaseConflict, NotFound, SearchExpired
 from indexer.filters import Scope, in_scope
+from indexer.searches import SearchRecord
 from indexer.tables import Image, new_id
 
 Word = Literal["match", "no_match", "unsure"]
@@ -224,25 +226,28 @@ def _note(row: CaseNote) -> NoteRecord:
 class Ranked:
     """A result of a kept search."""
 
-    search: gallery.SearchRecord
+    search: SearchRecord
     image_id: UUID
     rank: int
     similarity: float
     band: str | None
 
 
-def ranked(session: Session, search_id: UUID, image_id: UUID, scope: Scope) -> Ranked:
-    """The place of an image in a kept ranking. Raises `NotFound`, also for images out of scope, and `SearchExpired`."""
-    search = gallery.search_by_id(session, search_id)
-    if search is None:
+def ranked(session: Session, search_id: UUID, image_id: UUID, actor: Actor, scope: Scope) -> Ranked:
+    """The place of an image in a kept ranking of the actor's own. Raises `SearchExpired`, and `NotFound`, also for
+    searches of others and for images out of scope.
+    """
+    search = kept.by_id(session, search_id)
+    if search is None or search.owner != actor.id:
         raise NotFound(f"There is no search {search_id}.")
     if search.expires_at <= datetime.now(UTC):
         raise SearchExpired("This search has expired: rankings are kept for 24 hours. Run it again.")
-    row = session.scalar(select(Image.row).where(Image.id == image_id, *in_scope(scope)))
-    for rank, result in enumerate(search.results, start=1):
-        if row is not None and result["row"] == row:
-            return Ranked(search, image_id, rank, result["similarity"], result["band"])
-    raise NotFound(f"The search {search_id} has no result {image_id}.")
+    row = kept.row_of(session, image_id, scope)
+    place = None if row is None else kept.place_of(session, search, row)
+    if place is None:
+        raise NotFound(f"The search {search_id} has no result {image_id}.")
+    rank, similarity = place
+    return Ranked(search, image_id, rank, similarity, kept.band(similarity, search.request.get("bands")))
 
 
 def add_item(session: Session, case_id: UUID, actor: Actor, found: Ranked, note: str | None) -> tuple[UUID, bool]:

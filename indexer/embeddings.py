@@ -281,7 +281,7 @@ def snapshot(session: Session, checkpoint_id: str, chunk: int = 8192) -> Snapsho
 
 
 def _chunks(session: Session, checkpoint_id: str, chunk: int) -> Iterator[tuple[Rows, Vectors]]:
-    with _binary_cursor(session, "snapshot") as cursor:
+    with binary_cursor(session, "snapshot") as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding WHERE checkpoint_id = %s AND state = 'ready'", [checkpoint_id]
         )
@@ -289,7 +289,7 @@ def _chunks(session: Session, checkpoint_id: str, chunk: int) -> Iterator[tuple[
             yield _unpack(found)
 
 
-def _binary_cursor(session: Session, name: str = "") -> psycopg.Cursor[Any] | psycopg.ServerCursor[Any]:
+def binary_cursor(session: Session, name: str = "") -> psycopg.Cursor[Any] | psycopg.ServerCursor[Any]:
     """The driver's own cursor: it hands bytes over as they are, where SQLAlchemy's would have them written out in hex.
 
     With a name it is the server's, which hands over as much as is fetched.
@@ -319,7 +319,7 @@ def listing(session: Session, checkpoint_id: str) -> Listing:
     """List all ready vectors, 24 bytes each. Must be the first thing in its transaction, which only reads."""
     stay_at_one_moment(session)
     session.execute(text("SET LOCAL statement_timeout = 0"))  # a second for a million
-    with _binary_cursor(session) as cursor:
+    with binary_cursor(session) as cursor:
         cursor.execute(
             "SELECT string_agg(int8send(image_row) || int8send(seq) || digest, '') FROM embedding"
             " WHERE checkpoint_id = %s AND state = 'ready'",
@@ -348,7 +348,7 @@ def removed_since(session: Session, seq: int) -> Rows:
 
 def ready_vectors(session: Session, checkpoint_id: str, rows: Rows) -> tuple[Rows, Vectors]:
     """Those of the rows that have a vector, and the vectors (N, dim)."""
-    with _binary_cursor(session) as cursor:
+    with binary_cursor(session) as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding"
             " WHERE checkpoint_id = %s AND state = 'ready' AND image_row = ANY(%s)",
@@ -414,10 +414,13 @@ def counts(session: Session, checkpoint_id: str) -> Counts:
     return Counts(*row)
 
 
-def pending_count(session: Session, checkpoint_id: str) -> int:
-    """How many images wait for an embedding or are being worked on. Cheap: it counts only those."""
+def pending_count(session: Session, checkpoint_id: str, scope: Scope = None) -> int:
+    """How many images in the scope wait for an embedding or are being worked on. Cheap: it counts only those."""
     of_checkpoint = (Embedding.checkpoint_id == checkpoint_id, Embedding.state.in_(["pending", "running"]))
-    return session.scalar(select(func.count()).where(*of_checkpoint)) or 0
+    statement = select(func.count()).select_from(Embedding).where(*of_checkpoint)
+    if scope is not None:
+        statement = statement.join(Image, Image.row == Embedding.image_row).where(*in_scope(scope))
+    return session.scalar(statement) or 0
 
 
 _BEHIND = text("""

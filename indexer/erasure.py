@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from indexer import audit, case_exports, gallery, journal, traces
+from indexer import audit, case_exports, gallery, journal, searches, traces
 from indexer.audit import SYSTEM, Actor, Purpose
 from indexer.database import Database, database_errors, transaction
 from indexer.errors import DatabaseUnavailable
@@ -164,7 +164,7 @@ class Eraser:
     def _proof(self, id: UUID, rows: list[int], probes: Probes) -> str | None:
         """The sentence of what was searched and found empty; None, and a line in the log, if something is left."""
         # A search that ran meanwhile may have frozen its ranking just now.
-        self._persist(lambda session: traces.forget_rows(session, rows))
+        self._persist(lambda session: searches.forget_rows(session, rows))
         if left := self._persist(lambda session: traces.remains(session, id)):
             log.error("erasure incomplete", erasure=str(id), left=dict(left))
             return None

@@ -44,6 +44,12 @@ class ImageTooSmall(GalleryError):
     code = "image_too_small"
 
 
+class InvalidCrop(GalleryError):
+    """The part of an image that was asked for is not all inside it."""
+
+    code = "invalid_crop"
+
+
 class InvalidMetadata(GalleryError):
     """What was said about an image cannot be stored."""
 

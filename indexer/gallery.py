@@ -1,7 +1,7 @@
 """What the gallery does in SQL, as functions that take a session. None of them commits: the caller does, at its edge.
 
-Images, cameras, checkpoints and searches are here; embeddings.py hands out the work and keeps the vectors, ledger.py
-keeps account of deliveries. All of their functions are reached through this module: `gallery.claim_unembedded(...)`.
+Images, cameras and checkpoints are here; embeddings.py hands out the work and keeps the vectors, ledger.py keeps
+account of deliveries. All of their functions are reached through this module: `gallery.claim_unembedded(...)`.
 
 An image gets an embedding row, pending, for every wanted checkpoint when it is added; a checkpoint gets one for every
 image when it is registered. Both hold one advisory lock (images shared, checkpoints exclusive), so that no pair is
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -90,7 +90,7 @@ from indexer.ledger import (
     retry_failed,
     take_ingestion,
 )
-from indexer.tables import Camera, Checkpoint, Embedding, Image, RemovedImage, Search, change_seq, new_id
+from indexer.tables import Camera, Checkpoint, Embedding, Image, RemovedImage, change_seq, new_id
 
 __all__ = [
     "WORK_CHANNEL",
@@ -109,7 +109,6 @@ __all__ = [
     "NewImage",
     "NewItem",
     "Rows",
-    "SearchRecord",
     "Snapshot",
     "Vectors",
     "active_checkpoint",
@@ -143,8 +142,6 @@ __all__ = [
     "removed_since",
     "renew_lease",
     "retry_failed",
-    "save_search",
-    "search_by_id",
     "snapshot",
     "stay_at_one_moment",
     "take_ingestion",
@@ -459,8 +456,8 @@ def add_camera(session: Session, id: str, name: str | None = None, site: str | N
 
 
 def unknown_cameras(session: Session, ids: Sequence[str], scope: Scope = None) -> list[str]:
-    """Those of the ids that are no camera's in the scope, each once, in their order."""
-    askable = [id for id in ids if is_storable(id)]
+    """Those of the ids that are no camera's of the scope, each once, in their order."""
+    askable = [id for id in ids if is_storable(id) and (scope is None or id in scope)]
     known = set(session.scalars(select(Camera.id).where(Camera.id.in_(askable))))
     return [id for id in dict.fromkeys(ids) if id not in known or (scope is not None and id not in scope)]
 
@@ -485,45 +482,3 @@ def ensure_checkpoint(session: Session, id: str, net: str, dim: int, info: Mappi
 def active_checkpoint(session: Session) -> Checkpoint | None:
     """The checkpoint that answers searches."""
     return session.scalar(select(Checkpoint).where(Checkpoint.state == "active"))
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Searches
-
-
-SEARCHES_KEPT = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class SearchRecord:
-    """A search and its frozen ranking, best first."""
-
-    id: UUID
-    request: dict[str, Any]
-    checkpoint_id: str
-    results: list[dict[str, Any]]
-    created_at: datetime
-    expires_at: datetime
-
-
-def save_search(
-    session: Session,
-    id: UUID,
-    request: Mapping[str, Any],
-    checkpoint_id: str,
-    results: Sequence[Mapping[str, Any]],
-) -> SearchRecord:
-    """Keep a search and its ranking for a day."""
-    values = {"id": id, "request": dict(request), "checkpoint_id": checkpoint_id, "results": list(results)}
-    session.execute(insert(Search).values(**values, expires_at=func.now() + SEARCHES_KEPT))
-    saved = search_by_id(session, id)
-    assert saved is not None
-    return saved
-
-
-def search_by_id(session: Session, id: UUID) -> SearchRecord | None:
-    """A search, expired or not: that is the caller's to tell from `expires_at`."""
-    found = session.get(Search, id)
-    if found is None:
-        return None
-    return SearchRecord(**{name: getattr(found, name) for name in SearchRecord.__dataclass_fields__})

@@ -40,11 +40,14 @@ from service.routes import (
     cases,
     checkpoints,
     erasures,
+    explanations,
+    facets,
     holds,
     images,
     ingestions,
     operations,
     retention,
+    saved_searches,
     searches,
     session,
     setup,
@@ -57,8 +60,8 @@ from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
 ROUTES = (
-    *(searches, images, ingestions, cameras, checkpoints, erasures, holds, retention),
-    *(cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
+    *(searches, explanations, saved_searches, facets, images, ingestions, cameras, checkpoints, erasures, holds),
+    *(retention, cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
 )
 KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "token", "access_token"})
 

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
 
-from service.schemas import EXAMPLE_ID, Name, RequestBody, ResponseBody, ResultImage, optional
+from service.schemas import EXAMPLE_ID, Name, RequestBody, ResponseBody, optional
+from service.search_schemas import ResultImage
 
 Note = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=r"^[^\x00-\x08\x0B\x0C\x0E-\x1F\x7F]+$")]
 State = Literal["open", "closed"]

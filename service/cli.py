@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -24,6 +23,7 @@ from service.audit_cli import audit_app
 from service.checkpoint_cli import checkpoint_app
 from service.config_cli import config_app
 from service.governance_cli import backup_app, erase
+from service.search_cli import search
 
 app = typer.Typer(
     name="person-search",
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.command()(search)
 app.command()(erase)
 app.add_typer(backup_app, name="backup")
 app.add_typer(user_app, name="user")
@@ -205,61 +206,6 @@ def _report(bad: list[dict[str, Any]], rejected: Path | None) -> None:
         console.print(table)
         if len(bad) > 20:
             console.print(f"... and {len(bad) - 20} more; --rejected FILE writes them all to a CSV file.")
-
-
-@app.command()
-def search(
-    text: Annotated[str | None, typer.Argument(help="The description.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image to search by, alone or beside the text.")] = None,
-    text_weight: Annotated[float, typer.Option(help="Weight of the text beside an image.", min=0, max=1)] = 0.5,
-    camera: Annotated[list[str] | None, typer.Option(help="Only this camera; repeat for several.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only images from this time on, as 2026-09-01T18:00:00Z.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only images before this time.")] = None,
-    limit: Annotated[int, typer.Option(help="How many results.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the service's whole answer.")] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Search a running service by description, by image, or by both."""
-    from service.client import Client
-
-    if text is None and image is None:
-        _fail('Give a description, or an image with --image: person-search search "a woman in a red jacket".')
-    if image is not None and not image.is_file():
-        _fail(f"There is no image file at {image}.")
-    query: dict[str, Any] = {}
-    if text is not None:
-        query["text"] = text
-    if text is not None and image is not None:
-        query["weights"] = {"text": text_weight, "image": 1 - text_weight}
-    times = {op: value for op, value in (("gte", since), ("lt", until)) if value is not None}
-    chosen = {"camera_id": {"in": camera} if camera else None, "captured_at": times or None}
-    body = {"query": query, "filter": {k: v for k, v in chosen.items() if v}, "limit": limit}
-    with Client(url) as client:
-        answer = client.search(body, image)
-    if as_json:
-        console.print_json(json.dumps(answer))
-    else:
-        print_ranking(answer, console)
-
-
-def print_ranking(answer: dict[str, Any], console: Console) -> None:
-    """The ranking as a table, the warnings below it. Image ids where the terminal is wide enough for them."""
-    wide = console.width >= 110
-    table = Table("rank", "similarity", "camera", "captured at", "external id", *(["image id"] if wide else []))
-    for result in answer["results"]:
-        image = result["image"]
-        moment = image["captured_at"]
-        row = [
-            str(result["rank"]),
-            f"{result['similarity']:.3f}",
-            image["camera_id"] or "-",
-            f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S %Z}" if moment else "-",
-            image["external_id"] or "-",
-        ]
-        table.add_row(*row, *([result["image_id"]] if wide else []))
-    console.print(table)
-    for warning in answer["warnings"]:
-        console.print(f"[yellow]note:[/] {warning}", highlight=False)
 
 
 # -- networks --------------------------------------------------------------------------------------------------------

@@ -95,6 +95,39 @@ class Client:
         }
         return self._json("POST", "/api/v1/searches", files=files)
 
+    def results(self, search: Json) -> Iterator[Json]:
+        """Every result of a search, page by page; ``search`` is its answer."""
+        page = search
+        while True:
+            yield from page["results"]
+            if page["next_cursor"] is None:
+                return
+            cursor = {"cursor": page["next_cursor"]}
+            page = self._json("GET", f"/api/v1/searches/{search['id']}/results", params=cursor)
+
+    def refine(self, search_id: str, refinement: Json) -> Json:
+        """A new search: ``refinement`` names positive and negative images, another text, or some of these."""
+        return self._json("POST", f"/api/v1/searches/{search_id}/refinements", json=refinement)
+
+    def explain(self, search_id: str, image_id: str) -> Json:
+        """Which phrases met which part of the body; takes seconds."""
+        path = f"/api/v1/searches/{search_id}/results/{image_id}/explanation"
+        return self._json("GET", path, timeout=None)
+
+    def facets(self, asked: Json) -> Json:
+        return self._json("POST", "/api/v1/images/facets", json=asked)
+
+    def save_search(self, name: str, request: Json) -> Json:
+        return self._json("POST", "/api/v1/saved-searches", json={"name": name, "request": request})
+
+    def saved_searches(self) -> list[Json]:
+        found: list[Json] = self._json("GET", "/api/v1/saved-searches")["saved_searches"]
+        return found
+
+    def run_saved_search(self, saved_search_id: str, purpose: Json | None = None) -> Json:
+        body = {} if purpose is None else {"purpose": purpose}
+        return self._json("POST", f"/api/v1/saved-searches/{saved_search_id}/run", json=body)
+
     def add_camera(self, camera: Json) -> Json:
         return self._json("POST", "/api/v1/cameras", json=camera)
 

@@ -31,7 +31,7 @@ START_DEADLINE = 120.0  # seconds; a cold start on two cores takes about ten
 def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
     """Start everything under ``data``, add the gallery, print one ranking; then serve until Ctrl-C unless ``once``."""
     from indexer.database import open_database
-    from service.cli import print_ranking
+    from service.search_cli import print_ranking
     from service.settings import ServiceSettings
     from service.upload import follow_with_progress, open_upload
 

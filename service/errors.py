@@ -81,6 +81,10 @@ KINDS: dict[str, Kind] = {
     "invalid_request": Kind(422, "Invalid request", "limit: Input should be less than or equal to 200."),
     "unreadable_image": Kind(422, "Unreadable image", "The file cannot be read as an image: it is damaged."),
     "image_too_small": Kind(422, "Image too small", "The image has 1 x 1 pixels; each side needs at least 8."),
+    "invalid_crop": Kind(
+        422, "Invalid crop", "The crop reaches to 80 x 200, but the upright image has 64 x 160 pixels."
+    ),
+    "invalid_cursor": Kind(422, "Invalid cursor", "This cursor does not belong to this search."),
     "invalid_filter": Kind(422, "Invalid filter", "captured_at has no operator 'in'; use one of lt, lte, gt, gte."),
     "invalid_metadata": Kind(422, "Invalid metadata", "track_id must be a string."),
     "time_without_zone": Kind(422, "Time without zone", "captured_at has no zone. Write 2026-09-01T18:00:00Z."),
@@ -103,6 +107,7 @@ KINDS: dict[str, Kind] = {
     "audit_unavailable": Kind(
         503, "Audit unavailable", "This could not be written to the audit, so it was not done. Try again in a moment."
     ),
+    "no_explanation": Kind(501, "No explanation", "The search has no text, so there are no words to explain."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(
@@ -212,7 +217,9 @@ def _sentence(error: Mapping[str, Any]) -> str:
 def methods_at(path: str, routers: Sequence[APIRouter]) -> list[str]:
     """What is possible at an address: all its routes together, where the router names only the first it meets."""
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+    named = [route for route in routes if route.path == path]  # /images/facets is no /images/{image_id}
+    matching = named or [route for route in routes if route.path_regex.match(path)]
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:

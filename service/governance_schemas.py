@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
 
-from service.schemas import EXAMPLE_ID, CameraId, Filter, Name, RequestBody, ResponseBody, Time, optional
+from service.filter_schemas import Filter
+from service.schemas import EXAMPLE_ID, CameraId, Name, RequestBody, ResponseBody, Time, optional
 
 IDS_MAX = 1000
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1F\x7F]+$")]
@@ -55,6 +56,7 @@ class ErasureCounts(ResponseBody):
     files_shared: int = Field(0, description="Left, because another image shows them")
     rankings: int = Field(0, description="Kept searches that had one of the images among their results")
     searches: int = Field(0, description="Kept searches that asked for the person; they have expired now")
+    saved_searches: int = Field(0, description="Saved searches that asked for the person; they are gone")
     ledger_lines: int = Field(0, description="Lines of ingestions that named the person; they are blank now")
     ingestions: int = Field(0, description="Ingestions whose source or error named the person; it is blank now")
     gate_reports: int = Field(0, description="Reports on checkpoints that listed one of the images")

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from indexer import audit
 from indexer.database import transaction
 from indexer.deadlines import deadline
 from indexer.embeddings import pending_count, seconds_behind
 from indexer.errors import GalleryError
 from indexer.worker import Embedded
+from service.rankings import forbidden_hits
 
 if TYPE_CHECKING:
     from service.context import Context
@@ -78,18 +80,14 @@ class ServiceMetrics:
             buckets=SIMILARITIES,
             registry=registry,
         )
-        self.search_forbidden_hit = Counter(
-            f"{PREFIX}_search_forbidden_hit", "Results outside the caller's scope, withheld", registry=registry
-        )
         self.ingest_items = Counter(
             f"{PREFIX}_ingest_items", "Images that were sent, by what became of them", ["state"], registry=registry
-        )
-        self.audit_write_failures = Counter(
-            f"{PREFIX}_audit_write_failures", "Acts that failed because they could not be audited", registry=registry
         )
         self.embed_batch_size = _batch_size(registry)
         for state in ("accepted", "duplicate", "rejected"):
             self.ingest_items.labels(state)  # shown from the start, so that the first one is seen as a change
+
+        registry.register(_Counted())
 
     def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """`route` is a template, None for an address that is none; raw ones hold ids, and there is no end of them."""
@@ -158,6 +156,19 @@ class _Machine(Collector):
         with suppress(FileNotFoundError):  # a worker with a database elsewhere makes its folder when it first needs it
             free = shutil.disk_usage(self._data_dir).free
             yield _gauge("disk_free_bytes", "Free space where the data folder is", free)
+
+
+class _Counted(Collector):
+    """What is counted where it happens, for the whole process."""
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        hits = "Images a search found outside the filter or the caller's scope, withheld: anything but 0 is a defect"
+        yield CounterMetricFamily(f"{PREFIX}_search_forbidden_hit", hits, forbidden_hits.value)
+        failures = "Acts that failed because they could not be audited"
+        yield CounterMetricFamily(f"{PREFIX}_audit_write_failures", failures, audit.write_failures)
 
 
 class _Standing(_Machine):

@@ -30,7 +30,15 @@ from service.case_schemas import (
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
 from service.principals import needs
-from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
+from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest
+from service.search_schemas import (
+    FacetRequest,
+    RefinementRequest,
+    RunRequest,
+    SavedSearchChange,
+    SavedSearchRequest,
+    SearchRequest,
+)
 
 DESCRIPTION = """\
 Find a person in camera images from a description, a photo, or both.
@@ -64,6 +72,11 @@ BY_HAND: list[type[BaseModel]] = [
     NoteChange,
     VerdictRequest,
     ExportRequest,
+    RefinementRequest,
+    SavedSearchRequest,
+    SavedSearchChange,
+    RunRequest,
+    FacetRequest,
     Problem,
 ]
 SECURITY = {

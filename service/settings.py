@@ -32,6 +32,7 @@ class ServiceSettings(GallerySettings):
     max_checkpoint_bytes: int = Field(4 * GiB, gt=0, description="of a checkpoint's file that is registered")
     ingestion_queue: int = Field(8, gt=0, description="archives that may wait for their turn")
     search_limit_max: int = Field(SEARCH_LIMIT_MAX, ge=1, le=SEARCH_LIMIT_MAX, description="results of one search")
+    ranking_max: int = Field(10_000, ge=1, le=100_000, description="how much of a ranking is kept for paging")
     min_free_bytes: int = Field(256 * MiB, ge=0, description="with less free disk nothing is accepted any more")
     sweep_seconds: float = Field(3600, gt=0, description="between two sweeps of what is too old or left behind")
     orphan_grace_seconds: float = Field(86_400, ge=0, description="how old a file that no image shows must be to go")

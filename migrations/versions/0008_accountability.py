@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 
 NOW = sa.text("now()")
 

@@ -47,9 +47,9 @@ from service.case_schemas import (
 from service.context import CurrentContext
 from service.errors import documented
 from service.principals import Principal, may
+from service.results import result_image
 from service.routes.bodies import json_content, read_json, request_body
 from service.routes.images import LOCATION
-from service.search import result_image
 
 router = APIRouter(prefix="/api/v1/cases", tags=["cases"])
 
@@ -245,7 +245,7 @@ def add_item(
     """Put a result of a search into the case, with its rank and what was asked. An image is in a case once."""
     with transaction(context.database.engine) as session:
         cases.open_case(session, case_id, principal.actor)
-        found = cases.ranked(session, asked.search_id, asked.image_id, principal.cameras)
+        found = cases.ranked(session, asked.search_id, asked.image_id, principal.actor, principal.cameras)
         id, added = cases.add_item(session, case_id, principal.actor, found, asked.note)
         item = cases.item(session, case_id, id, principal.cameras)
         if added:

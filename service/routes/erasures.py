@@ -13,6 +13,7 @@ from indexer.errors import NotFound
 from indexer.traces import ErasureRecord, Selection
 from service.context import CurrentContext
 from service.errors import documented
+from service.filters import refuse_unknown
 from service.governance_schemas import (
     BY_FILTER,
     BY_IDENTITY,
@@ -26,7 +27,6 @@ from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.routes.images import LOCATION
 from service.schemas import EXAMPLE_ID
-from service.search import image_filter, refuse_unknown_cameras
 
 router = APIRouter(prefix="/api/v1/erasures", tags=["governance"])
 
@@ -43,6 +43,7 @@ RECEIPT: dict[str, Any] = {
         "files_shared": 1,
         "rankings": 3,
         "searches": 1,
+        "saved_searches": 0,
         "ledger_lines": 12,
         "ingestions": 1,
         "request_keys": 0,
@@ -80,6 +81,7 @@ async def read_erasure(request: Request) -> ErasureRequest:
             "body_too_large",
             "unsupported_media_type",
             "unknown_camera",
+            "invalid_filter",
             "reason_names_person",
             "legal_hold",
             "database_unavailable",
@@ -102,7 +104,7 @@ def create_erasure(
     """
     with transaction(context.database.engine) as session:
         if asked.filter is not None:
-            refuse_unknown_cameras(session, asked.filter)
+            refuse_unknown(session, asked.filter)
     selection = selected(asked)
     if asked.dry_run:
         response.status_code = 200
@@ -126,7 +128,7 @@ def selected(asked: ErasureRequest) -> Selection:
         image_ids=tuple(asked.image_ids or ()),
         external_ids=tuple(asked.external_ids or ()),
         identity=asked.identity,
-        filter=None if asked.filter is None else image_filter(asked.filter),
+        filter=None if asked.filter is None else asked.filter.conditions(),
     )
 
 

@@ -22,9 +22,9 @@ from service.context import CurrentContext, current
 from service.errors import Refusal, documented
 from service.operations import refuse_when_full
 from service.principals import Principal, may
+from service.results import content_path
 from service.routes.bodies import FILE, expect, file_part, form_content, read_form, request_body, schema_of, text_part
 from service.schemas import EXAMPLE_ID, ImageMetadata, ImageResponse
-from service.search import content_path
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
 

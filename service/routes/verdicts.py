@@ -39,7 +39,7 @@ def judge_result(
 ) -> VerdictResponse:
     """Say what you think of a result. Saying something else later replaces it; the audit has both."""
     with transaction(context.database.engine) as session:
-        cases.ranked(session, search_id, image_id, principal.cameras)
+        cases.ranked(session, search_id, image_id, principal.actor, principal.cameras)
         said = cases.judge(session, principal.actor, search_id, image_id, asked.verdict, asked.note)
         told = {"verdict": asked.verdict, "image": str(image_id)}
         audit.record(session, principal.actor, "verdict.give", ("search", str(search_id)), detail=told)

@@ -74,9 +74,9 @@ def test_nothing_is_left_of_an_erased_person_and_all_of_the_others(filled: Galle
     assert filled.values("SELECT count(*) FROM embedding WHERE state = 'ready'") == [2]
     assert filled.traces_of("bob-r"), "others stay"
     assert filled.store.files_of(sha256(2))
-    results = filled.kept(ranking).results
-    assert len(results) == 3 and results[0]["row"] == results[2]["row"] == 0, "places in the ranking stay"
-    assert filled.values("SELECT row FROM image") == [results[1]["row"]]
+    rows = filled.ranked(ranking)
+    assert len(rows) == 3 and rows[0] == rows[2] == 0, "places in the ranking stay"
+    assert filled.values("SELECT row FROM image") == [rows[1]]
     for search_id in (asked_by_name, asked_in_text, asked_by_image):
         assert filled.kept(search_id).request == {} and filled.kept(search_id).expires_at < datetime.now(UTC)
     with transaction(filled.database.engine) as session:
@@ -178,7 +178,7 @@ def test_an_identity_that_lives_on_elsewhere_is_not_forgotten(filled: Gallery) -
     search = filled.freeze(ids, {"filter": {"identity": {"eq": "carol"}}})
     filled.eraser.erase(Selection(image_ids=(ids[0],)), "blurred")
     assert filled.kept(search).request != {}
-    assert [result["row"] == 0 for result in filled.kept(search).results] == [True, False]
+    assert [row == 0 for row in filled.ranked(search)] == [True, False]
     filled.eraser.erase(Selection(image_ids=(ids[1],)), "blurred")
     assert filled.kept(search).request == {}
 
