@@ -1,0 +1,259 @@
+/** The results as a grid of whole crops, as many of them in the document as there are on the screen. */
+
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { type RefObject, memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import type { Result, Word } from "../api/types";
+import { BANDS, VERDICTS, longTime, plural, shortTime } from "../lib/format";
+import { command, isTyping, move } from "../lib/keyboard";
+import { columnsIn, rowOf, rowsOf, usualRatio } from "../lib/layout";
+import { markOf } from "../lib/marks";
+import { Icon } from "../parts/Icon";
+import { useHere } from "../session";
+import { usePreferences } from "../settings";
+import { useWork, verdictKey } from "./workspace";
+
+const GAP = 10;
+const CAPTION = 46; // pixels below the frame: two lines
+const HEADING = 44;
+
+interface Props {
+  search: string;
+  results: readonly Result[];
+  headings: boolean; // bands come in order
+  scroller: RefObject<HTMLElement | null>;
+  hasMore: boolean;
+  onMore: () => void;
+  focused: number;
+  setFocused: (index: number) => void;
+  onOpen: (index: number) => void;
+  onCommand: (command: "refine" | "more" | "case" | "help" | "type" | "like" | "unlike" | Word, index: number) => void;
+  dimmed: boolean;
+}
+
+export function Grid(props: Props) {
+  const { search, results, headings, scroller, hasMore, onMore, focused, setFocused, onOpen, onCommand, dimmed } = props;
+  const { size, zone } = usePreferences();
+  const { cameraName } = useHere();
+  const { marks, verdicts, toggleMark } = useWork();
+  const list = useRef<HTMLDivElement>(null);
+  const [place, setPlace] = useState({ width: 0, top: 0 });
+  const wantsFocus = useRef(false);
+
+  // Where the grid begins in what scrolls, and how wide it is; both change with the window and with what stands above.
+  useLayoutEffect(() => {
+    const grid = list.current;
+    const main = scroller.current;
+    if (!grid || !main) return;
+    const measure = () => {
+      const top = grid.getBoundingClientRect().top - main.getBoundingClientRect().top + main.scrollTop;
+      setPlace((before) => (before.width === grid.clientWidth && Math.abs(before.top - top) < 1 ? before : { width: grid.clientWidth, top }));
+    };
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(grid);
+    for (const above of grid.parentElement?.parentElement?.children ?? []) observer.observe(above);
+    return () => observer.disconnect();
+  }, [scroller]);
+
+  const { columns, width } = columnsIn(place.width, size, GAP);
+  const rows = useMemo(() => rowsOf(results.map(({ band }) => band), columns, headings), [results, columns, headings]);
+  const ratio = useMemo(() => usualRatio(results.slice(0, 200).map(({ image }) => image)), [results]);
+  const frame = Math.round(width / ratio);
+  const height = frame + CAPTION + GAP;
+
+  const virtual = useVirtualizer({
+    count: rows.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: (index) => (rows[index]?.kind === "band" ? HEADING : height),
+    scrollMargin: place.top,
+    overscan: 2,
+    scrollPaddingStart: 8,
+    scrollPaddingEnd: 8,
+  });
+  useEffect(() => virtual.measure(), [virtual, height, rows]);
+
+  const shown = virtual.getVirtualItems();
+  const lastShown = shown.at(-1)?.index ?? 0;
+  useEffect(() => {
+    if (hasMore && rows.length > 0 && lastShown >= rows.length - 3) onMore();
+  }, [hasMore, lastShown, rows.length, onMore]);
+
+  const focusOn = useCallback(
+    (index: number) => {
+      wantsFocus.current = true;
+      setFocused(index);
+      const row = rowOf(rows, index);
+      if (row >= 0) virtual.scrollToIndex(row, { align: "auto" });
+    },
+    [rows, setFocused, virtual],
+  );
+
+  useEffect(() => {
+    if (!wantsFocus.current) return;
+    const card = list.current?.querySelector<HTMLElement>(`[data-index="${focused}"] > button`);
+    if (card) {
+      wantsFocus.current = false;
+      card.focus({ preventScroll: true });
+    }
+  });
+
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => {
+      const target = event.target as HTMLElement;
+      if (document.querySelector("dialog[open]") || target.closest(".popover")) return;
+      const asked = command(event, isTyping(target));
+      if (!asked) return;
+      const inGrid = list.current?.contains(target) ?? false;
+      const loose = target === document.body || target.id === "main" || inGrid;
+      switch (asked) {
+        case "open":
+          if (target !== document.body && target.id !== "main") return; // a button does what it says
+          onOpen(focused);
+          break;
+        case "close":
+          return;
+        case "next":
+        case "previous":
+        case "up":
+        case "down":
+        case "first":
+        case "last": {
+          if (event.key.length > 1 && !loose) return; // arrows belong to whatever has the focus
+          if (!inGrid && event.key.length > 1) return; // and scroll the page until somebody is in the grid
+          focusOn(inGrid ? move(focused, asked, results.length, columns) : focused);
+          break;
+        }
+        default:
+          onCommand(asked, focused);
+      }
+      event.preventDefault();
+    };
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  }, [focused, focusOn, onCommand, onOpen, results.length, columns]);
+
+  return (
+    <div
+      ref={list}
+      className={dimmed ? "grid dimmed" : "grid"}
+      role="list"
+      aria-label="Results"
+      aria-busy={dimmed}
+      style={{ height: virtual.getTotalSize() }}
+    >
+      {shown.map((item) => {
+        const row = rows[item.index];
+        if (!row) return null;
+        const style = { transform: `translateY(${item.start - place.top}px)`, height: row.kind === "band" ? HEADING : height - GAP };
+        if (row.kind === "band") {
+          return (
+            <div key={item.key} className={`band-heading ${row.band}`} style={style} role="presentation">
+              <span className="level" aria-hidden="true" />
+              <strong>{BANDS[row.band].name}</strong>
+              <span className="muted small clip">{BANDS[row.band].meaning}</span>
+            </div>
+          );
+        }
+        return (
+          <div key={item.key} className="cards" style={{ ...style, gridTemplateColumns: `repeat(${columns}, ${width}px)`, gap: GAP }} role="presentation">
+            {results.slice(row.from, row.to).map((result, offset) => {
+              const index = row.from + offset;
+              return (
+                <Card
+                  key={result.rank}
+                  result={result}
+                  index={index}
+                  total={results.length}
+                  frame={frame}
+                  camera={cameraName(result.image.camera_id)}
+                  zone={zone}
+                  marked={markOf(marks, result.image_id)}
+                  verdict={verdicts.get(verdictKey(search, result.image_id)) ?? null}
+                  banded={!headings}
+                  active={index === focused}
+                  onOpen={onOpen}
+                  onFocus={setFocused}
+                  onMark={toggleMark}
+                />
+              );
+            })}
+          </div>
+        );
+      })}
+    </div>
+  );
+}
+
+interface CardProps {
+  result: Result;
+  index: number;
+  total: number;
+  frame: number;
+  camera: string;
+  zone: string;
+  marked: "like" | "unlike" | null;
+  verdict: Word | null;
+  banded: boolean;
+  active: boolean;
+  onOpen: (index: number) => void;
+  onFocus: (index: number) => void;
+  onMark: (image: string, kind: "like" | "unlike") => void;
+}
+
+const VERDICT_ICONS = { match: "check", no_match: "close", unsure: "question" } as const;
+
+/** What a screen reader says of a result. */
+export function spoken(result: Result, camera: string, zone: string): string {
+  const { rank, image, similarity, band, group } = result;
+  const parts = [`Rank ${rank}`, camera, image.captured_at ? longTime(image.captured_at, zone) : "time unknown"];
+  if (band) parts.push(BANDS[band].name);
+  parts.push(`similarity ${similarity.toFixed(2)}`);
+  if (group && group.size > 1) parts.push(plural(group.size, "image"));
+  return parts.join(", ");
+}
+
+const Card = memo(function Card(props: CardProps) {
+  const { result, index, total, frame, camera, zone, marked, verdict, banded, active, onOpen, onFocus, onMark } = props;
+  const { image, band, group } = result;
+  const [gone, setGone] = useState(false);
+  const states = [verdict && `judged ${VERDICTS[verdict]}`, marked === "like" && "marked as like this", marked === "unlike" && "marked as not this"];
+  const label = [spoken(result, camera, zone), ...states.filter(Boolean)].join(", ");
+  return (
+    <div className={`hit${marked ? ` ${marked}` : ""}`} role="listitem" aria-posinset={index + 1} aria-setsize={total} data-index={index}>
+      <button type="button" tabIndex={active ? 0 : -1} aria-label={label} onClick={() => onOpen(index)} onFocus={() => onFocus(index)}>
+        <span className="frame" style={{ height: frame }}>
+          {gone ? (
+            <span className="muted tiny">Not shown any more</span>
+          ) : (
+            <img src={image.thumbnail} alt="" decoding="async" draggable={false} onError={() => setGone(true)} />
+          )}
+          {group && group.size > 1 && <span className="badge pile figures">{group.size}</span>}
+          {verdict && (
+            <span className={`badge verdict ${verdict}`}>
+              <Icon name={VERDICT_ICONS[verdict]} />
+            </span>
+          )}
+        </span>
+        <span className="caption">
+          <span className="line">
+            <span className="rank figures">{result.rank}</span>
+            <span className="clip grow">{camera}</span>
+            {banded && band && <span className={`level ${band}`} title={BANDS[band].name} />}
+          </span>
+          <span className="line muted figures">
+            <span className="clip grow">{image.captured_at ? shortTime(image.captured_at, zone) : "no time"}</span>
+            <span>{result.similarity.toFixed(2)}</span>
+          </span>
+        </span>
+      </button>
+      <span className="marks">
+        <button type="button" tabIndex={-1} aria-label={`Like rank ${result.rank}`} aria-pressed={marked === "like"} title="Like this one (+)" onClick={() => onMark(result.image_id, "like")}>
+          <Icon name="plus" />
+        </button>
+        <button type="button" tabIndex={-1} aria-label={`Unlike rank ${result.rank}`} aria-pressed={marked === "unlike"} title="Not this one (−)" onClick={() => onMark(result.image_id, "unlike")}>
+          <Icon name="minus" />
+        </button>
+      </span>
+    </div>
+  );
+});
