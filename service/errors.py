@@ -238,6 +238,8 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        if request.method not in methods_at(request.url.path, routers):  # GET /images/facets: not an id that is wrong
+            return http_exception(request, HTTPException(405))
         return refusal(request, invalid(error.errors()))
 
     def http_exception(request: Request, error: Exception) -> JSONResponse:

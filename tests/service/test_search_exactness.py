@@ -41,6 +41,7 @@ from tests.postgres_fixtures import fresh_database
 
 INDEX_SPECS = ["flat"]
 EXAMPLES, ALL_EXAMPLES = 25, 1_000
+SEARCHES_EACH = 8
 MOST_IMAGES = 60
 
 Json = dict[str, Any]
@@ -74,7 +75,9 @@ def random_world(database: Database, folder: Path, draw: random.Random, spec: st
     with transaction(database.engine) as session:
         session.execute(text("TRUNCATE image, embedding, camera, search, removed_image CASCADE"))
         session.add_all(Camera(id=id, site=site) for id, site in CAMERAS.items())
-    known = [random_image(draw) for _ in range(draw.choice([0, 1, 5, MOST_IMAGES]) if count is None else count)]
+    known = [
+        random_image(draw) for _ in range(draw.choice([0, 5, MOST_IMAGES, MOST_IMAGES]) if count is None else count)
+    ]
     vectors = unit_vectors(np.random.default_rng(draw.randrange(2**32)), len(known), ENCODER.dim)
     ids = [str(id) for id in add_embedded(database, ENCODER.checkpoint_id, known, vectors)]
     images = {
@@ -108,7 +111,7 @@ def random_image(draw: random.Random) -> Json:
     }
 
 
-def random_comparison(draw: random.Random, ids: list[str]) -> Json:
+def random_comparison(draw: random.Random, ids: list[str], cameras: list[str]) -> Json:
     def names(among: list[str]) -> Json:
         one, some = draw.choice([*among, None]), draw.sample(among, draw.randrange(1, len(among) + 1))
         return draw.choice(
@@ -122,7 +125,7 @@ def random_comparison(draw: random.Random, ids: list[str]) -> Json:
     gte, lt = clock(), clock()
     value, some_values = draw.choice(VALUES), draw.sample(VALUES, draw.randrange(1, 4))
     choices = [
-        {"camera_id": names(list(CAMERAS))},
+        {"camera_id": names(cameras) if cameras else {"exists": False}},
         {"site": names(["Station", "Airport"])},
         {"track_id": names(TRACKS)},
         {"identity": names(IDENTITIES)},
@@ -136,18 +139,18 @@ def random_comparison(draw: random.Random, ids: list[str]) -> Json:
         {"attributes": {draw.choice("xy"): {"exists": draw.choice([True, False])}}},
     ]
     if gte != lt:
-        choices.append({"time_of_day": {"gte": gte, "lt": lt, "tz": draw.choice(["UTC", "Europe/Berlin"])}})
+        choices += [{"time_of_day": {"gte": gte, "lt": lt, "tz": tz}} for tz in ("UTC", "Europe/Berlin")]
     if ids:
         choices.append({"image_id": {draw.choice(["in", "not_in"]): draw.sample(ids, draw.randrange(1, len(ids) + 1))}})
     return draw.choice(choices)
 
 
-def random_filter(draw: random.Random, ids: list[str]) -> Json:
+def random_filter(draw: random.Random, ids: list[str], cameras: list[str]) -> Json:
     wanted: Json = {}
-    for _ in range(draw.choice([0, 0, 1, 2])):
-        wanted.update(random_comparison(draw, ids))
+    for _ in range(draw.choice([0, 1, 1, 2])):
+        wanted.update(random_comparison(draw, ids, cameras))
     if draw.random() < 0.3:
-        wanted["any"] = [random_comparison(draw, ids) for _ in range(draw.randrange(1, 4))]
+        wanted["any"] = [random_comparison(draw, ids, cameras) for _ in range(draw.randrange(1, 4))]
     return wanted
 
 
@@ -164,17 +167,26 @@ def cameras_named(wanted: Json) -> set[str]:
 
 
 def agrees_with_brute_force(database: Database, folder: Path, seed: int, spec: str) -> None:
+    """One gallery, and several people asking it several things."""
     draw = random.Random(seed)
     world = random_world(database, folder, draw, spec)
+    for n in range(SEARCHES_EACH):
+        a_search_agrees(world, draw, f"a man number {seed} {n}", spec)
+
+
+def a_search_agrees(world: World, draw: random.Random, words: str, spec: str) -> None:
     scope: Scope = draw.choice([None, frozenset(draw.sample(list(CAMERAS), draw.randrange(4)))])
     principal = Principal(uuid4(), "somebody", "user", frozenset({"operator"}), scope)
     allowed = {id for id, image in world.images.items() if scope is None or image["camera_id"] in scope}
 
-    wanted, by_image = random_filter(draw, list(world.images)), draw.random() < 0.4 and bool(world.images)
+    named = list(CAMERAS) if scope is None or draw.random() < 0.1 else sorted(scope)
+    wanted, by_image = random_filter(draw, list(world.images), named), draw.random() < 0.3 and bool(world.images)
     group_by = draw.choice([None, None, "track_id", "camera_id", "identity"])
-    asked: Json = {"query": {"text": f"a man number {seed}"}, "filter": wanted, "limit": draw.choice([1, 3, 200])}
-    vector = ENCODER.embed_texts([asked["query"]["text"]])[0]
-    example = draw.choice(list(world.images)) if by_image else None
+    asked: Json = {"query": {"text": words}, "filter": wanted, "limit": draw.choice([1, 3, 200])}
+    vector = ENCODER.embed_texts([words])[0]
+    example = draw.choice(sorted(allowed) or list(world.images)) if by_image else None
+    if example is not None and draw.random() < 0.2:
+        example = draw.choice(list(world.images))
     if example is not None:
         asked["query"] = {"image": {"image_id": example}}
         vector = world.vectors[example]
