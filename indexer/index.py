@@ -482,7 +482,8 @@ def _sum_errors(queries: Vectors, longest: float) -> Vectors:
     """The most by which a product summed in float32 can differ from the true one (Higham 2002, section 3.1): (Q,)."""
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)
     errors = ((queries.shape[1] + 4) * 2.0**-24 * longest * norms).astype(np.float32)
-    return np.nextafter(errors, np.float32(np.inf))
+    above: Vectors = np.nextafter(errors, np.float32(np.inf))
+    return above
 
 
 def _ranked(views: Sequence[_View], positions: Sequence[Rows], query: Vectors, k: int) -> tuple[Vectors, Rows]:

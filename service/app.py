@@ -115,7 +115,7 @@ def open_context(
     if not settings.index_snapshot_seconds and on_disk.exists():
         shutil.rmtree(on_disk)  # nobody would remove from it what is erased from here on
     kept = on_disk if settings.index_snapshot_seconds else None
-    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes)
+    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes, settings.data_dir)
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)

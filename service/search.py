@@ -80,7 +80,7 @@ def run(context: Context, request: SearchRequest, upload: bytes | None) -> Searc
         note_quality(notes, ranking, thresholds, filtered=allowed is not None)
         answered = {
             "asked": as_understood(request, upload),
-            "exact": live.index.exact,
+            "exact": live.index.exact_among(allowed),
             "candidates": len(live.index) if allowed is None else len(allowed),
             "pending": gallery.pending_count(session, live.checkpoint_id),
             "unknown_words": notes.unknown_words,
