@@ -44,8 +44,8 @@ COMPRESSED_FROM = 8192  # rows of a block; smaller ones stay flat, for they need
 EXACT_ROWS = 4096  # a search among no more rows compares the vectors themselves, whatever the index
 SPARE = 16  # candidates beyond k that are asked for, so that it seldom has to be asked twice
 ROUGH_SPARE = 200  # candidates beyond 2 k that are chosen by one bit a number
-MANY = 16  # when one in so many rows is a candidate by the bits, comparing the finer code of all is faster
-FEW = 0.2  # share of a block that a filter keeps below which the finer code alone is faster than the bits
+MANY = 32  # when one in so many rows is a candidate by the bits, comparing the finer code of all is faster
+FEW = 0.15  # share of a block that a filter keeps below which the finer code alone is faster than the bits
 DEVIATIONS = 3.0  # how many standard deviations count as the most by which a code is wrong
 CALIBRATION = 32, 1024  # queries and rows on which a block measures the error of its codes
 PARALLEL_WORK = 20_000_000  # multiplications from which on a search is spread over threads
@@ -163,7 +163,9 @@ class VectorIndex:
         if k < 1:
             raise ValueError("k must be at least 1")
         if allowed is not None:
-            allowed = np.unique(np.asarray(allowed, np.int64))
+            allowed = np.asarray(allowed, np.int64)
+            if (np.diff(allowed) <= 0).any():
+                allowed = np.unique(allowed)
         views = [view for block in self._blocks if (view := block.view(allowed)).count]
         similarities = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
@@ -354,7 +356,7 @@ class Flat:
         # FAISS wants what is strictly more similar.
         above = float(np.nextafter(np.float32(least - candidates.error), np.float32(-np.inf)))
         _, _, positions = self.index.range_search(query[None], above, params=_among(mask))
-        return np.setdiff1d(positions, candidates.positions)
+        return _besides(positions, candidates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,13 +414,13 @@ class Coded:
             wanted = 4 * max(len(rough.positions), ROUGH_SPARE)
             rough = self._rough(query[None], wanted, mask, count)[0] if MANY * wanted < count else None
         if rough is not None:
-            chosen = np.setdiff1d(rough.positions[rough.similarity >= enough], candidates.positions)
+            chosen = _besides(rough.positions[rough.similarity >= enough], candidates)
             return chosen[self._refined(query, chosen) + candidates.error >= least]
         wanted, scanned = len(candidates.positions), candidates
         while scanned is candidates or scanned.left_out > least:
             wanted = min(8 * max(wanted, SPARE), count)
             scanned = self._scanned(query, wanted, mask, count)
-        return np.setdiff1d(scanned.positions[scanned.similarity + scanned.error >= least], candidates.positions)
+        return _besides(scanned.positions[scanned.similarity + scanned.error >= least], candidates)
 
     def _rough(self, queries: Vectors, wanted: int, mask: Mask | None, count: int) -> list[Rough]:
         """About as many rows as wanted, by the bits: of what these say is most similar, those of the mask."""
@@ -448,6 +450,10 @@ class Coded:
         decoded: Vectors = self.fine.sa_decode(codes[positions])  # (C, dim)
         similarity: Vectors = decoded @ query
         return similarity
+
+
+def _besides(positions: Rows, candidates: Candidates) -> Rows:
+    return positions[~np.isin(positions, candidates.positions, assume_unique=True)]
 
 
 def _calibrated(new: Callable[[], Codes], vectors: Vectors) -> tuple[Codes, float]:
