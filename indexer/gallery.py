@@ -16,7 +16,22 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, Select, and_, bindparam, delete, func, insert, literal, select, text, update
+import psycopg
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
@@ -61,6 +76,7 @@ from indexer.errors import (
     NotFound,
     UnknownCamera,
 )
+from indexer.filters import Scope, in_scope
 from indexer.ledger import (
     IngestionRecord,
     ItemCounts,
@@ -100,6 +116,7 @@ __all__ = [
     "add_image",
     "add_item",
     "allowed_rows",
+    "apply_changes",
     "cameras",
     "cancel_ingestion",
     "changes_since",
@@ -110,9 +127,11 @@ __all__ = [
     "digests",
     "ensure_checkpoint",
     "finish_ingestion",
+    "hold_camera",
     "hold_file",
     "image_by_id",
     "images_by_row",
+    "images_where",
     "ingestion",
     "ingestion_items",
     "listing",
@@ -206,7 +225,7 @@ def add_image(session: Session, image: NewImage) -> Added:
     )
     hold_file(session, image.sha256)
     if image.camera_id is not None:
-        _hold_camera(session, image.camera_id)
+        hold_camera(session, image.camera_id)
     while True:  # again only if the image in the way was deleted between the two statements
         statement = upsert(Image).values(id=new_id(), **values).on_conflict_do_nothing().returning(Image.id, Image.row)
         added = session.execute(statement).one_or_none()
@@ -219,7 +238,7 @@ def add_image(session: Session, image: NewImage) -> Added:
     return Added(added.id, duplicate=False)
 
 
-def _hold_camera(session: Session, id: str) -> None:
+def hold_camera(session: Session, id: str) -> None:
     """Keep a camera from going away before what names it is committed. Raises `UnknownCamera`."""
     known = select(Camera.id).where(Camera.id == id).with_for_update(read=True, key_share=True)
     if session.scalar(known) is None:
@@ -235,23 +254,37 @@ def update_image(session: Session, external_id: str, changes: Mapping[str, Any],
     if not is_storable([external_id, dict(changes)]):
         raise InvalidMetadata("The metadata holds a character that no text can hold.")
     if changes.get("camera_id") is not None:
-        _hold_camera(session, changes["camera_id"])
+        hold_camera(session, changes["camera_id"])
     image = session.scalar(select(Image).where(Image.external_id == external_id).with_for_update())
     if image is None:
         raise NotFound(f"There is no image with the external id {external_id!r}. Send it with its file first.")
     if sha256 is not None and sha256 != image.sha256:
         raise InvalidMetadata(f"The image {external_id!r} has another sha256. Correct it or leave it out.")
+    return Added(image.id, duplicate=not apply_changes(session, image, changes))
+
+
+def apply_changes(session: Session, image: Image, changes: Mapping[str, Any]) -> bool:
+    """Set columns of an image that is locked; whether any of them changed. Its new camera is held already.
+
+    Raises `ExternalIdConflict`, `DuplicateContent`; nothing was changed then.
+    """
     changed = {name: value for name, value in changes.items() if getattr(image, name) != value}
     if not changed:
-        return Added(image.id, duplicate=True)
+        return False
     try:
         with session.begin_nested():
             session.execute(update(Image).where(Image.id == image.id).values(changed))
     except IntegrityError as error:
+        constraint = error.orig.diag.constraint_name if isinstance(error.orig, psycopg.Error) else None
+        if constraint == "image_external_id_key":
+            raise ExternalIdConflict(
+                f"The external id {changes['external_id']!r} belongs to another image; give this one an id of its own."
+            ) from error
+        called = f"{image.external_id!r}" if image.external_id is not None else f"{image.id}"
         raise DuplicateContent(
-            f"Another image has the file of {external_id!r} from this camera at this time. Delete one of the two first."
+            f"Another image has the file of {called} from this camera at this time. Delete one of the two first."
         ) from error
-    return Added(image.id, duplicate=False)
+    return True
 
 
 def _same_image(session: Session, image: NewImage) -> UUID | None:
@@ -297,10 +330,15 @@ def is_storable(value: Any) -> bool:
     return True
 
 
-def image_by_id(session: Session, id: UUID) -> ImageRecord | None:
-    """One image, its state being that for the active checkpoint."""
-    row = session.execute(_records().where(Image.id == id)).one_or_none()
-    return None if row is None else _record(row)
+def image_by_id(session: Session, id: UUID, scope: Scope = None) -> ImageRecord | None:
+    """One image of the scope, its state being that for the active checkpoint."""
+    found = images_where(session, [Image.id == id, *in_scope(scope)])
+    return found[0] if found else None
+
+
+def images_where(session: Session, conditions: Sequence[ColumnElement[bool]]) -> list[ImageRecord]:
+    """The images that meet all of these conditions, in no order."""
+    return [_record(row) for row in session.execute(_records().where(*conditions))]
 
 
 def images_by_row(session: Session, rows: Sequence[int] | Rows) -> dict[int, ImageRecord]:

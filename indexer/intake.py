@@ -29,7 +29,7 @@ from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.items import Entry, Problem
 from indexer.metadata import InvalidField, ItemMetadata, pointer_of
 from indexer.presence import Presence, is_gone
-from indexer.tables import Ingestion
+from indexer.tables import Image, Ingestion
 
 BATCH_ITEMS = 50  # one commit: progress shows, and a crash costs little
 BATCH_BYTES = 64 * 2**20
@@ -53,8 +53,11 @@ def ingest_one(
     *,
     limits: ImageLimits = DEFAULT_LIMITS,
     register_cameras: bool = False,
+    also: Callable[[Session, Added], object] = lambda session, added: None,
 ) -> Added:
     """Add one image. Sending it again changes nothing and finds the same image.
+
+    `also` is what happens in the same transaction, or the image is not added either.
 
     Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
     DatabaseUnavailable; then nothing was added.
@@ -65,7 +68,9 @@ def ingest_one(
     item = _Saved(Entry(0, metadata=metadata, data=data), stored)
     try:
         with transaction(database.engine) as session:
-            return _add(session, store, item, limits, register_cameras)
+            added = _add(session, store, item, limits, register_cameras)
+            also(session, added)
+            return added
     except DatabaseUnavailable:
         raise  # it may have been committed: the file stays
     except GalleryError:
@@ -331,7 +336,8 @@ def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:
         changes["tags"] = list(metadata.tags)
 
     def change() -> Added:
-        holds.refuse_change(session, str(metadata.external_id), changes)
+        if gallery.is_storable([metadata.external_id, changes]):  # else no image is called so, or can become so
+            holds.refuse_change(session, Image.external_id == metadata.external_id, changes)
         return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256)
 
     return _with_camera(session, metadata, register_cameras, change)

@@ -35,6 +35,7 @@ from service.routes import (
     checkpoints,
     erasures,
     holds,
+    image_changes,
     images,
     ingestions,
     operations,
@@ -46,7 +47,7 @@ from service.sweeper import Sweeper
 from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
-ROUTES = (searches, images, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
+ROUTES = (searches, images, image_changes, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
 
 
 def create_app(

@@ -48,6 +48,10 @@ KINDS: dict[str, Kind] = {
     "method_not_allowed": Kind(405, "Method not allowed", "PUT is not possible at /api/v1/cameras."),
     "external_id_conflict": Kind(409, "External id in use", "The external id north-17 belongs to another image."),
     "camera_exists": Kind(409, "Camera exists", "There is already a camera station-north."),
+    "camera_in_use": Kind(409, "Camera in use", "12 images are from the camera 'station-north'. Erase them first."),
+    "duplicate_content": Kind(
+        409, "The same image twice", "Another image has the file of 'north-17' from this camera at this time."
+    ),
     "ingestion_finished": Kind(409, "Ingestion is over", "This ingestion is over; nothing more comes in from it."),
     "nothing_to_retry": Kind(409, "Nothing to retry", "No image of this ingestion failed to be embedded."),
     "no_text_branch": Kind(409, "No text search", "The active checkpoint has no text branch; search by image."),
@@ -55,6 +59,7 @@ KINDS: dict[str, Kind] = {
     "gate_refused": Kind(409, "Refused by the gate", "12 images that are found now would not be found."),
     "not_indexed": Kind(409, "Not searchable yet", "This image is not embedded yet; try again in a moment."),
     "expired": Kind(410, "Search expired", "This search expired 24 hours after it was made; run it again."),
+    "precondition_failed": Kind(412, "Changed meanwhile", "The image is not as you saw it any more. Fetch it again."),
     "body_too_large": Kind(413, "Too large", "The body has more than 262,144 bytes, the limit of this call."),
     "image_too_large": Kind(
         413, "Image too large", "The image has 60000 x 60000 pixels; at most 40 million are accepted."
@@ -79,6 +84,9 @@ KINDS: dict[str, Kind] = {
         422, "Reason names the person", "The reason is kept in the receipt. Write it without 'north-000123'."
     ),
     "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
+    "precondition_required": Kind(
+        428, "Say what you saw", "Send If-Match with the ETag of the image you want to change, or `If-Match: *`."
+    ),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
     "database_unavailable": Kind(503, "Database unavailable", "The database does not answer. Try again in a moment."),
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),

@@ -17,7 +17,16 @@ from pydantic.json_schema import models_json_schema
 
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
-from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
+from service.schemas import (
+    CameraChanges,
+    CameraRequest,
+    ImageChanges,
+    ImageMetadata,
+    IngestionProgress,
+    Problem,
+    ReferenceRequest,
+    SearchRequest,
+)
 
 DESCRIPTION = """\
 Find a person in camera images from a description, a photo, or both.
@@ -28,7 +37,9 @@ Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone an
 BY_HAND: list[type[BaseModel]] = [
     SearchRequest,
     ImageMetadata,
+    ImageChanges,
     CameraRequest,
+    CameraChanges,
     ReferenceRequest,
     IngestionProgress,
     ErasureRequest,
@@ -70,7 +81,7 @@ def complete(document: dict[str, Any], routers: Sequence[APIRouter]) -> dict[str
         for route in router.routes:
             if isinstance(route, APIRoute):
                 for method in route.methods or ():
-                    restore_examples(document["paths"][route.path][method.lower()]["responses"], route.responses)
+                    restore_examples(document["paths"][route.path_format][method.lower()]["responses"], route.responses)
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
 

@@ -27,10 +27,15 @@ from service.governance_schemas import (
 )
 from service.openapi import openapi_document
 from service.schemas import (
+    CameraChanges,
+    CameraList,
     CameraRequest,
+    CameraResponse,
+    ImageChanges,
     ImageResponse,
     IngestionItems,
     IngestionResponse,
+    Neighbours,
     Problem,
     ReferenceRequest,
     SearchRequest,
@@ -75,6 +80,12 @@ def test_the_documentation_names_every_error() -> None:
         ("get", "/api/v1/searches/{search_id}", SearchResponse),
         ("post", "/api/v1/images", ImageResponse),
         ("get", "/api/v1/images/{image_id}", ImageResponse),
+        ("patch", "/api/v1/images/{image_id}", ImageResponse),
+        ("put", "/api/v1/images/by-external-id/{external_id}", ImageResponse),
+        ("get", "/api/v1/images/{image_id}/neighbours", Neighbours),
+        ("get", "/api/v1/cameras", CameraList),
+        ("get", "/api/v1/cameras/{camera_id}", CameraResponse),
+        ("patch", "/api/v1/cameras/{camera_id}", CameraResponse),
         ("post", "/api/v1/ingestions", IngestionResponse),
         ("get", "/api/v1/ingestions/{ingestion_id}/items", IngestionItems),
         ("post", "/api/v1/erasures", ErasureResponse),
@@ -101,7 +112,9 @@ def test_examples_of_answers_are_answers(method: str, path: str, model: type[Bas
     ("method", "path", "model"),
     [
         ("post", "/api/v1/searches", SearchRequest),
+        ("patch", "/api/v1/images/{image_id}", ImageChanges),
         ("post", "/api/v1/cameras", CameraRequest),
+        ("patch", "/api/v1/cameras/{camera_id}", CameraChanges),
         ("post", "/api/v1/ingestions", ReferenceRequest),
         ("post", "/api/v1/erasures", ErasureRequest),
         ("post", "/api/v1/legal-holds", HoldRequest),
@@ -139,6 +152,8 @@ def existing(fuzzed: Service) -> dict[str, str]:
     checkpoint = search["checkpoint_id"]
     return {
         "image_id": image,
+        "camera_id": "north",
+        "external_id": "north-9",
         "search_id": search["id"],
         "ingestion_id": ingestion["id"],
         "erasure_id": erasure["id"],
