@@ -72,7 +72,7 @@ def run(
         notes.quality(best=None if found.best is None else band(found.best, bands), pending=pending)
         answered = {
             "asked": as_understood(request, upload, parent),
-            "exact": live.index.exact,
+            "exact": found.exact,
             "candidates": found.candidates,
             "pending": pending,
             "bands": bands,
@@ -92,7 +92,7 @@ def run(
             ("search", str(search.id)),
             purpose=why,
             checkpoint_id=live.checkpoint_id,
-            detail={**detail, "candidates": found.candidates, "exact": live.index.exact},
+            detail={**detail, "candidates": found.candidates, "exact": found.exact},
         )
     context.metrics.searched(notes.took_ms, found.candidates, found.best)
     return answered_with
@@ -104,6 +104,7 @@ class Found:
 
     ranking: Ranking
     candidates: int
+    exact: bool
     best: float | None
 
 
@@ -138,7 +139,7 @@ def find(
             notes.cut(len(ranking), candidates)
         if rearranged:
             ranking = rankings.arranged(session, ranking, request.group_by, request.order_by)
-    return Found(ranking, candidates, best)
+    return Found(ranking, candidates, live.index.exact_among(rows), best)
 
 
 def purpose_of(stated: PurposeRequest | None) -> Purpose | None:

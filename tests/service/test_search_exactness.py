@@ -39,7 +39,7 @@ from tests.bulk import add_embedded, unit_vectors
 from tests.fake_encoder import GridEncoder
 from tests.postgres_fixtures import fresh_database
 
-INDEX_SPECS = ["flat"]
+INDEX_SPECS = ["flat", "compressed"]
 EXAMPLES, ALL_EXAMPLES = 25, 1_000
 SEARCHES_EACH = 8
 MOST_IMAGES = 60
