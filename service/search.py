@@ -40,6 +40,7 @@ class Parent:
     """The search that one refines, and the picture it was asked with, if that is not in the gallery."""
 
     id: UUID
+    checkpoint_id: str
     image: dict[str, Any] | None = None  # as it was understood
     vector: Vector | None = None
 
@@ -55,6 +56,9 @@ def run(
     inherited = None if parent is None else parent.vector
     live = context.replica.state  # once: a checkpoint activated meanwhile answers the next search
     refuse_impossible(context, live.encoder, request, sent=upload is not None, inherited=inherited is not None)
+    if parent is not None and inherited is not None and parent.checkpoint_id != live.checkpoint_id:
+        sentence = f"Checkpoint {parent.checkpoint_id} looked at the picture of this search, and another answers now."
+        raise Refusal("checkpoint_conflict", f"{sentence} Search with the picture again.")
     with notes.timed("embed"):
         asked = embed(context, live.encoder, scope, request.query, upload, notes)
         if inherited is not None:
