@@ -74,6 +74,12 @@ class CameraExists(GalleryError):
     code = "camera_exists"
 
 
+class CameraInUse(GalleryError):
+    """Images, or a legal hold, name the camera that is to go."""
+
+    code = "camera_in_use"
+
+
 class ExternalIdConflict(GalleryError):
     """The external id already belongs to another image."""
 
@@ -108,6 +114,12 @@ class DuplicateContent(GalleryError):
     """Another image has the same file, camera and time."""
 
     code = "duplicate_content"
+
+
+class Changed(GalleryError):
+    """What is to be changed is no longer what the caller saw."""
+
+    code = "precondition_failed"
 
 
 class InvalidFilter(GalleryError):

@@ -16,8 +16,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Integer,
     Row,
     Select,
@@ -117,6 +119,7 @@ __all__ = [
     "add_images",
     "add_items",
     "allowed_rows",
+    "apply_changes",
     "cameras",
     "cancel_ingestion",
     "changes_since",
@@ -127,9 +130,11 @@ __all__ = [
     "digests",
     "ensure_checkpoint",
     "finish_ingestion",
+    "hold_camera",
     "hold_file",
     "image_by_id",
     "images_by_row",
+    "images_where",
     "ingestion",
     "ingestion_items",
     "listing",
@@ -222,7 +227,7 @@ def add_image(session: Session, image: NewImage) -> Added:
     )
     hold_file(session, image.sha256)
     if image.camera_id is not None:
-        _hold_camera(session, image.camera_id)
+        hold_camera(session, image.camera_id)
     while True:  # again only if the image in the way was deleted between the two statements
         statement = upsert(Image).values(id=new_id(), **values).on_conflict_do_nothing().returning(Image.id, Image.row)
         added = session.execute(statement).one_or_none()
@@ -272,7 +277,7 @@ def _storable_or_none(image: NewImage) -> dict[str, Any] | None:
         return None
 
 
-def _hold_camera(session: Session, id: str) -> None:
+def hold_camera(session: Session, id: str) -> None:
     """Keep a camera from going away before what names it is committed. Raises `UnknownCamera`."""
     known = select(Camera.id).where(Camera.id == id).with_for_update(read=True, key_share=True)
     if session.scalar(known) is None:
@@ -295,23 +300,37 @@ def update_image(
     if not is_storable([external_id, dict(changes)]):
         raise InvalidMetadata("The metadata holds a character that no text can hold.")
     if changes.get("camera_id") is not None:
-        _hold_camera(session, changes["camera_id"])
+        hold_camera(session, changes["camera_id"])
     image = session.scalar(select(Image).where(Image.external_id == external_id, *in_scope(scope)).with_for_update())
     if image is None:
         raise NotFound(f"There is no image with the external id {external_id!r}. Send it with its file first.")
     if sha256 is not None and sha256 != image.sha256:
         raise InvalidMetadata(f"The image {external_id!r} has another sha256. Correct it or leave it out.")
+    return Added(image.id, duplicate=not apply_changes(session, image, changes))
+
+
+def apply_changes(session: Session, image: Image, changes: Mapping[str, Any]) -> bool:
+    """Set columns of an image that is locked; whether any of them changed. Its new camera is held already.
+
+    Raises `ExternalIdConflict`, `DuplicateContent`; nothing was changed then.
+    """
     changed = {name: value for name, value in changes.items() if getattr(image, name) != value}
     if not changed:
-        return Added(image.id, duplicate=True)
+        return False
     try:
         with session.begin_nested():
             session.execute(update(Image).where(Image.id == image.id).values(changed))
     except IntegrityError as error:
+        constraint = error.orig.diag.constraint_name if isinstance(error.orig, psycopg.Error) else None
+        if constraint == "image_external_id_key":
+            raise ExternalIdConflict(
+                f"The external id {changes['external_id']!r} belongs to another image; give this one an id of its own."
+            ) from error
+        called = f"{image.external_id!r}" if image.external_id is not None else f"{image.id}"
         raise DuplicateContent(
-            f"Another image has the file of {external_id!r} from this camera at this time. Delete one of the two first."
+            f"Another image has the file of {called} from this camera at this time. Delete one of the two first."
         ) from error
-    return Added(image.id, duplicate=False)
+    return True
 
 
 def _same_image(session: Session, image: NewImage) -> UUID | None:
@@ -358,9 +377,14 @@ def is_storable(value: Any) -> bool:
 
 
 def image_by_id(session: Session, id: UUID, scope: Scope = None) -> ImageRecord | None:
-    """One image, if it is in the scope; its state is that for the active checkpoint."""
-    row = session.execute(_records().where(Image.id == id, *in_scope(scope))).one_or_none()
-    return None if row is None else _record(row)
+    """One image of the scope, its state being that for the active checkpoint."""
+    found = images_where(session, [Image.id == id, *in_scope(scope)])
+    return found[0] if found else None
+
+
+def images_where(session: Session, conditions: Sequence[ColumnElement[bool]]) -> list[ImageRecord]:
+    """The images that meet all of these conditions, in no order."""
+    return [_record(row) for row in session.execute(_records().where(*conditions))]
 
 
 def images_by_row(session: Session, rows: Sequence[int] | Rows, scope: Scope = None) -> dict[int, ImageRecord]:

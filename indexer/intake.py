@@ -18,20 +18,19 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
-from indexer import audit, gallery, holds
-from indexer.audit import Actor
+from indexer import gallery, holds
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
-from indexer.filters import Scope
+from indexer.filters import Scope, in_scope
 from indexer.gallery import Added, NewImage, NewItem
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.items import Entry, Problem
 from indexer.metadata import InvalidField, ItemMetadata, pointer_of
 from indexer.presence import Presence, is_gone
-from indexer.tables import Ingestion
+from indexer.tables import Image, Ingestion
 
 BATCH_ITEMS = 50  # one commit: progress shows, and a crash costs little
 BATCH_BYTES = 64 * 2**20
@@ -56,10 +55,12 @@ def ingest_one(
     limits: ImageLimits = DEFAULT_LIMITS,
     register_cameras: bool = False,
     scope: Scope = None,
-    actor: Actor = audit.SYSTEM,
+    also: Callable[[Session, Added], object] = lambda session, added: None,
 ) -> Added:
     """Add one image, as the act of `actor`. Sending it again changes nothing and finds the same image. Cameras outside
     the scope are unknown.
+
+    `also` is what happens in the same transaction, or the image is not added either.
 
     Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
     DatabaseUnavailable; then nothing was added.
@@ -71,9 +72,7 @@ def ingest_one(
     try:
         with transaction(database.engine) as session:
             added = _add(session, store, item, limits, register_cameras, scope)
-            audit.record(
-                session, actor, "image.add", ("image", str(added.image_id)), detail={"duplicate": added.duplicate}
-            )
+            also(session, added)
             return added
     except DatabaseUnavailable:
         raise  # it may have been committed: the file stays
@@ -385,7 +384,9 @@ def _change(session: Session, entry: Entry, register_cameras: bool, scope: Scope
         _refuse_beyond(scope, metadata.camera_id)
 
     def change() -> Added:
-        holds.refuse_change(session, str(metadata.external_id), changes, scope)
+        if gallery.is_storable([metadata.external_id, changes]):  # else no image is called so, or can become so
+            mine = and_(Image.external_id == metadata.external_id, *in_scope(scope))
+            holds.refuse_change(session, mine, changes)
         return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256, scope)
 
     return _with_camera(session, metadata, register_cameras, change)

@@ -37,7 +37,9 @@ class GallerySettings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`cuda` never silently becomes the CPU")
     checkpoint: Path | None = Field(None, description="file a new gallery begins with; empty: the one shipped")
-    index: str = Field("flat", description="the kind of vector index")
+    index: str = Field(
+        "flat", description="flat: exact, all in memory; compressed: a quarter of the memory, on disk else"
+    )
     index_snapshot_seconds: float = Field(60, ge=0, description="how often a changed index goes to disk; 0: never")
     index_check_seconds: float = Field(60, gt=0, description="how often the index is compared with the database")
 

@@ -43,6 +43,7 @@ from service.routes import (
     explanations,
     facets,
     holds,
+    image_changes,
     images,
     ingestions,
     operations,
@@ -60,8 +61,8 @@ from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
 ROUTES = (
-    *(searches, explanations, saved_searches, facets, images, ingestions, cameras, checkpoints, erasures, holds),
-    *(retention, cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
+    *(searches, explanations, saved_searches, facets, images, image_changes, ingestions, cameras, checkpoints),
+    *(erasures, holds, retention, cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
 )
 KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "token", "access_token"})
 
@@ -148,7 +149,7 @@ def open_context(
     if not settings.index_snapshot_seconds and on_disk.exists():
         shutil.rmtree(on_disk)  # nobody would remove from it what is erased from here on
     kept = on_disk if settings.index_snapshot_seconds else None
-    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes)
+    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes, settings.data_dir)
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)

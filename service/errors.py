@@ -62,6 +62,10 @@ KINDS: dict[str, Kind] = {
     "camera_exists": Kind(409, "Camera exists", "There is already a camera station-north."),
     "user_exists": Kind(409, "User exists", "There is a user 'kim' already. Choose another name."),
     "last_admin": Kind(409, "Last admin", "Nobody could manage accounts any more. Make somebody else an admin first."),
+    "camera_in_use": Kind(409, "Camera in use", "12 images are from the camera 'station-north'. Erase them first."),
+    "duplicate_content": Kind(
+        409, "The same image twice", "Another image has the file of 'north-17' from this camera at this time."
+    ),
     "ingestion_finished": Kind(409, "Ingestion is over", "This ingestion is over; nothing more comes in from it."),
     "nothing_to_retry": Kind(409, "Nothing to retry", "No image of this ingestion failed to be embedded."),
     "no_text_branch": Kind(409, "No text search", "The active checkpoint has no text branch; search by image."),
@@ -71,6 +75,7 @@ KINDS: dict[str, Kind] = {
     "case_closed": Kind(409, "Case closed", f"Case {EXAMPLE_ID} is closed. Open it again to change it."),
     "case_conflict": Kind(409, "Not possible in this case", "A case needs somebody who works on it."),
     "expired": Kind(410, "Search expired", "This search expired 24 hours after it was made; run it again."),
+    "precondition_failed": Kind(412, "Changed meanwhile", "The image is not as you saw it any more. Fetch it again."),
     "body_too_large": Kind(413, "Too large", "The body has more than 262,144 bytes, the limit of this call."),
     "image_too_large": Kind(
         413, "Image too large", "The image has 60000 x 60000 pixels; at most 40 million are accepted."
@@ -103,6 +108,9 @@ KINDS: dict[str, Kind] = {
     ),
     "legal_hold": Kind(423, "Under legal hold", f"The image is under legal hold {EXAMPLE_ID}. Lift the hold first."),
     "rate_limited": Kind(429, "Too many requests", "Too many requests in a short time. Try again in 3 seconds."),
+    "precondition_required": Kind(
+        428, "Say what you saw", "Send If-Match with the ETag of the image you want to change, or `If-Match: *`."
+    ),
     "internal": Kind(500, "Internal error", "Something went wrong. The log has the details under this request id."),
     "audit_unavailable": Kind(
         503, "Audit unavailable", "This could not be written to the audit, so it was not done. Try again in a moment."
@@ -238,6 +246,8 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        if request.method not in methods_at(request.url.path, routers):  # GET /images/facets: not an id that is wrong
+            return http_exception(request, HTTPException(405))
         return refusal(request, invalid(error.errors()))
 
     def http_exception(request: Request, error: Exception) -> JSONResponse:

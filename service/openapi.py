@@ -30,7 +30,15 @@ from service.case_schemas import (
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
 from service.principals import needs
-from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest
+from service.schemas import (
+    CameraChanges,
+    CameraRequest,
+    ImageChanges,
+    ImageMetadata,
+    IngestionProgress,
+    Problem,
+    ReferenceRequest,
+)
 from service.search_schemas import (
     FacetRequest,
     RefinementRequest,
@@ -49,7 +57,9 @@ Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone an
 BY_HAND: list[type[BaseModel]] = [
     SearchRequest,
     ImageMetadata,
+    ImageChanges,
     CameraRequest,
+    CameraChanges,
     ReferenceRequest,
     IngestionProgress,
     ErasureRequest,
@@ -119,7 +129,7 @@ def complete(document: dict[str, Any], routers: Sequence[APIRouter]) -> dict[str
         for route in router.routes:
             if isinstance(route, APIRoute):
                 for method in route.methods or ():
-                    operation = document["paths"][route.path][method.lower()]
+                    operation = document["paths"][route.path_format][method.lower()]
                     restore_examples(operation["responses"], route.responses)
                     say_who_may(operation, needs(route))
     document["components"]["securitySchemes"] = SECURITY

@@ -27,16 +27,12 @@ def refine(context: Context, principal: Principal, search_id: UUID, wanted: Refi
     with transaction(context.database.engine) as session:
         before = search.own(session, search_id, principal)
         picture = searches.upload_vector(session, search_id)
-    if picture is not None and before.checkpoint_id != context.replica.state.checkpoint_id:
-        sentence = (
-            f"The picture of this search was looked at by checkpoint {before.checkpoint_id}, and another one answers "
-            "now. Search with the picture again."
-        )
-        raise Refusal("checkpoint_conflict", sentence)
-    image = before.request["asked"]["query"].get("image") if picture is not None else None
-    return search.run(
-        context, principal, refined(before.request["asked"], wanted), None, Parent(search_id, image, picture)
-    )
+    asked = before.request["asked"]
+    image = asked["query"].get("image") or {}
+    if "sha256" in image and picture is None:  # it is of a version that did not keep what the network made of it
+        raise Refusal("checkpoint_conflict", "The picture of this search was not kept. Search with the picture again.")
+    parent = Parent(search_id, before.checkpoint_id, image if picture is not None else None, picture)
+    return search.run(context, principal, refined(asked, wanted), None, parent)
 
 
 def refined(asked: dict[str, Any], wanted: RefinementRequest) -> SearchRequest:

@@ -108,6 +108,21 @@ class ImageMetadata(RequestBody):
     attributes: dict[str, Any] | None = Field(None, max_length=MAX_ATTRIBUTES)
 
 
+class ImageChanges(RequestBody):
+    """What is to be known about an image from now on: a field that is sent replaces what was there, null removes it,
+    and what is left out stays. The checks are those of `indexer.metadata`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"identity": None, "tags": ["platform", "checked"]}]})
+
+    external_id: Name | None = None
+    camera_id: Name | None = None
+    captured_at: Time | None = None
+    track_id: Name | None = None
+    identity: Name | None = None
+    tags: list[Annotated[Name, StringConstraints(max_length=MAX_TAG)]] | None = Field(None, max_length=MAX_TAGS)
+    attributes: dict[str, Any] | None = Field(None, max_length=MAX_ATTRIBUTES)
+
+
 class ImageResponse(ResponseBody):
     id: UUID
     state: Literal["pending", "indexed", "failed"] = Field(description="Searchable once `indexed`")
@@ -128,6 +143,17 @@ class ImageResponse(ResponseBody):
     content: str
     thumbnail: str
     duplicate: bool = Field(False, description="True when this very image was there already and nothing changed")
+
+
+class NeighbourImage(ImageResponse):
+    seconds: float = Field(description="After the image in question; negative: before it")
+
+
+class Neighbours(ResponseBody):
+    """What the camera of an image took around it, in the order of time."""
+
+    images: list[NeighbourImage]
+    complete: bool = Field(description="False: there are more than `limit`; these are the nearest in time")
 
 
 # -------------------------------------------------------------------------------------------------- ingestions
@@ -202,11 +228,21 @@ class CameraRequest(RequestBody):
     site: Name | None = None
 
 
+class CameraChanges(RequestBody):
+    """A field that is sent replaces what was there, null removes it, and what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "North entrance, upper level"}]})
+
+    name: Name | None = None
+    site: Name | None = None
+
+
 class CameraResponse(ResponseBody):
     id: str
     name: str | None
     site: str | None
     created_at: datetime
+    images: int = Field(description="How many images are from this camera")
 
 
 class CameraList(ResponseBody):

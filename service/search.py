@@ -40,6 +40,7 @@ class Parent:
     """The search that one refines, and the picture it was asked with, if that is not in the gallery."""
 
     id: UUID
+    checkpoint_id: str
     image: dict[str, Any] | None = None  # as it was understood
     vector: Vector | None = None
 
@@ -55,6 +56,9 @@ def run(
     inherited = None if parent is None else parent.vector
     live = context.replica.state  # once: a checkpoint activated meanwhile answers the next search
     refuse_impossible(context, live.encoder, request, sent=upload is not None, inherited=inherited is not None)
+    if parent is not None and inherited is not None and parent.checkpoint_id != live.checkpoint_id:
+        sentence = f"Checkpoint {parent.checkpoint_id} looked at the picture of this search, and another answers now."
+        raise Refusal("checkpoint_conflict", f"{sentence} Search with the picture again.")
     with notes.timed("embed"):
         asked = embed(context, live.encoder, scope, request.query, upload, notes)
         if inherited is not None:
@@ -72,7 +76,7 @@ def run(
         notes.quality(best=None if found.best is None else band(found.best, bands), pending=pending)
         answered = {
             "asked": as_understood(request, upload, parent),
-            "exact": live.index.exact,
+            "exact": found.exact,
             "candidates": found.candidates,
             "pending": pending,
             "bands": bands,
@@ -92,7 +96,7 @@ def run(
             ("search", str(search.id)),
             purpose=why,
             checkpoint_id=live.checkpoint_id,
-            detail={**detail, "candidates": found.candidates, "exact": live.index.exact},
+            detail={**detail, "candidates": found.candidates, "exact": found.exact},
         )
     context.metrics.searched(notes.took_ms, found.candidates, found.best)
     return answered_with
@@ -104,6 +108,7 @@ class Found:
 
     ranking: Ranking
     candidates: int
+    exact: bool
     best: float | None
 
 
@@ -138,7 +143,7 @@ def find(
             notes.cut(len(ranking), candidates)
         if rearranged:
             ranking = rankings.arranged(session, ranking, request.group_by, request.order_by)
-    return Found(ranking, candidates, best)
+    return Found(ranking, candidates, live.index.exact_among(rows), best)
 
 
 def purpose_of(stated: PurposeRequest | None) -> Purpose | None:

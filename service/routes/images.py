@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy.orm import Session
 
 from indexer import audit, gallery
+from indexer.changes import refuse_outside, version
 from indexer.database import transaction
 from indexer.errors import NotFound
-from indexer.gallery import ImageRecord
+from indexer.gallery import Added, ImageRecord
 from indexer.images import MEDIA_TYPES, THUMBNAIL_MEDIA_TYPE
 from indexer.intake import ingest_one
 from indexer.metadata import ItemMetadata, parse_metadata
@@ -53,6 +56,8 @@ EXAMPLE_IMAGE: dict[str, Any] = {
     "thumbnail": f"/api/v1/images/{EXAMPLE_ID}/content?variant=thumb",
     "duplicate": False,
 }
+ACCESS = ("unauthenticated", "forbidden")
+ETAG = {"ETag": {"description": "Names this version of what is known about the image", "schema": {"type": "string"}}}
 LOCATION = {"Location": {"description": "Path of the new resource", "schema": {"type": "string"}}}
 
 
@@ -62,6 +67,10 @@ class Upload:
 
     data: bytes
     metadata: ItemMetadata
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
 
 
 async def read_upload(request: Request) -> AsyncIterator[Upload]:
@@ -90,6 +99,11 @@ def checked_metadata(text: str) -> ItemMetadata:
     return parse_metadata(line)
 
 
+def etag(image: ImageRecord) -> str:
+    """The ETag of what is known about an image."""
+    return f'"{version(image)}"'
+
+
 def described(image: ImageRecord, *, duplicate: bool = False) -> ImageResponse:
     columns = {name: getattr(image, name) for name in ImageResponse.model_fields if hasattr(image, name)}
     paths = {"content": content_path(image.id), "thumbnail": content_path(image.id, "thumb")}
@@ -102,16 +116,17 @@ def described(image: ImageRecord, *, duplicate: bool = False) -> ImageResponse:
     responses={
         201: {
             "description": "Added; searchable as soon as it is embedded",
-            "headers": LOCATION,
+            "headers": {**LOCATION, **ETAG},
             "content": {"application/json": {"example": {**EXAMPLE_IMAGE, "state": "pending"}}},
         },
         200: {
             "description": "This image was there already; nothing changed",
             "model": ImageResponse,
-            "headers": LOCATION,
+            "headers": {**LOCATION, **ETAG},
             "content": {"application/json": {"example": {**EXAMPLE_IMAGE, "duplicate": True}}},
         },
         **documented(
+            *ACCESS,
             "cross_origin",
             "external_id_conflict",
             "body_too_large",
@@ -137,13 +152,20 @@ def add_image(
 ) -> ImageResponse:
     """Add one image. It can be found as soon as the worker has embedded it."""
     refuse_when_full(context.settings)
+    refuse_outside(principal.cameras, upload.metadata.camera_id)
+
+    def record(session: Session, added: Added) -> None:
+        told = {"duplicate": added.duplicate}
+        audit.record(session, principal.actor, "image.add", ("image", str(added.image_id)), detail=told)
+
     arguments = (context.database, context.store, upload.data, upload.metadata)
-    added = ingest_one(*arguments, limits=context.settings, scope=principal.cameras, actor=principal.actor)
+    added = ingest_one(*arguments, limits=context.settings, scope=principal.cameras, also=record)
     context.metrics.ingested({"duplicate" if added.duplicate else "accepted": 1})
     with transaction(context.database.engine) as session:
-        image = existing(gallery.image_by_id(session, added.image_id), added.image_id)
+        image = existing(gallery.image_by_id(session, added.image_id, principal.cameras), added.image_id)
     response.status_code = 200 if added.duplicate else 201
     response.headers["Location"] = f"/api/v1/images/{added.image_id}"
+    response.headers["ETag"] = etag(image)
     return described(image, duplicate=added.duplicate)
 
 
@@ -156,20 +178,24 @@ def existing(image: ImageRecord | None, image_id: UUID) -> ImageRecord:
 @router.get(
     "/{image_id}",
     responses={
-        200: {"content": {"application/json": {"example": EXAMPLE_IMAGE}}},
-        **documented("not_found", "database_unavailable"),
+        200: {"headers": ETAG, "content": {"application/json": {"example": EXAMPLE_IMAGE}}},
+        **documented(*ACCESS, "not_found", "database_unavailable"),
     },
 )
-def get_image(context: CurrentContext, principal: Annotated[Principal, may("view")], image_id: UUID) -> ImageResponse:
+def get_image(
+    context: CurrentContext, principal: Annotated[Principal, may("view")], image_id: UUID, response: Response
+) -> ImageResponse:
     """What is known about one image, and whether it is searchable yet."""
     with transaction(context.database.engine) as session:
-        return described(existing(gallery.image_by_id(session, image_id, principal.cameras), image_id))
+        image = existing(gallery.image_by_id(session, image_id, principal.cameras), image_id)
+    response.headers["ETag"] = etag(image)
+    return described(image)
 
 
 @router.delete(
     "/{image_id}",
     status_code=204,
-    responses=documented("cross_origin", "not_found", "legal_hold", "database_unavailable"),
+    responses=documented(*ACCESS, "cross_origin", "not_found", "legal_hold", "database_unavailable"),
 )
 def delete_image(context: CurrentContext, principal: Annotated[Principal, may("erase")], image_id: UUID) -> None:
     """Delete one image for good, as an erasure: row, embeddings, file and thumbnail. It vanishes from searches at once.
@@ -194,7 +220,7 @@ def delete_image(context: CurrentContext, principal: Annotated[Principal, may("e
             },
         },
         304: {"description": "Not changed since the ETag in If-None-Match"},
-        **documented("not_found", "database_unavailable"),
+        **documented(*ACCESS, "not_found", "database_unavailable"),
     },
 )
 def get_content(

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
-from indexer import audit, audit_anchors, audit_verify, gallery
+from indexer import audit, audit_anchors, audit_verify, gallery, searches
 from indexer.audit import Actor
 from indexer.database import Database, connect, migrate, transaction
 from indexer.errors import DatabaseUnavailable
 from indexer.postgres import EmbeddedPostgres
+from indexer.searches import Ranking
 from tests.fake_encoder import GridEncoder
 from tests.flows.processes import wait_until
 
@@ -55,7 +57,8 @@ def search(database: Database, between: Callable[[], None], at_the_end: Callable
     """What a search does in its transaction."""
     id = uuid4()
     with transaction(database.engine) as session:
-        gallery.save_search(session, id, {"asked": {"query": {"text": "a man"}}}, ENCODER.checkpoint_id, [])
+        nothing = Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
+        searches.save(session, id, {"asked": {"query": {"text": "a man"}}}, ENCODER.checkpoint_id, nothing)
         between()
         audit.record(session, ANNA, "search.run", ("search", str(id)), checkpoint_id=ENCODER.checkpoint_id)
         at_the_end()

@@ -235,6 +235,7 @@ def test_an_unexpected_error_keeps_its_secrets(service: Service, monkeypatch: py
         ("GET", "/page/../settings.py", 404, "no_such_route"),
         ("GET", "/page/none.js", 404, "no_such_route"),
         ("PUT", "/api/v1/cameras", 405, "method_not_allowed"),
+        ("GET", "/api/v1/images/facets", 405, "method_not_allowed"),
         ("DELETE", "/", 405, "method_not_allowed"),
     ],
 )

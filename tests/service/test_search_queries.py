@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sqlalchemy import text as sql
 
+from indexer import checkpoints
+from indexer.database import transaction
 from service.query_vector import NEGATIVE_TEXT, NEGATIVES, POSITIVES, Asked
 from service.search import bands_of
 from tests.fake_encoder import GridEncoder
@@ -299,6 +302,19 @@ def test_a_search_by_a_picture_of_ones_own_can_be_refined(service: Service, ids:
     third = refined(service, second["id"], text="a red coat")
     described = unit(words("a red coat") + cropped(BOX))
     assert_ranked_by(third, ids, unit(described + 0.75 * image(3)))
+
+
+def test_a_picture_another_checkpoint_looked_at_is_asked_for_again(service: Service, ids: list[str]) -> None:
+    by_text, by_picture = service.found({"query": {"text": "a red coat"}}), service.found({"query": {}}, picture(1))
+    with transaction(service.database.engine) as session:
+        checkpoints.add(session, "earlier", "grid", 48, {}, "")
+        session.execute(sql("UPDATE search SET checkpoint_id = 'earlier'"))
+    path = f"/api/v1/searches/{by_picture['id']}/refinements"
+    refused = service.http.post(path, json={"positive": [ids[3]]})
+    assert (refused.status_code, problem(refused)["code"]) == (409, "checkpoint_conflict")
+    assert refined(service, by_text["id"], positive=[ids[3]])["checkpoint_id"] == service.encoder.checkpoint_id
+    explained = service.http.get(f"/api/v1/searches/{by_text['id']}/results/{ids[3]}/explanation")
+    assert (explained.status_code, problem(explained)["code"]) == (409, "checkpoint_conflict")
 
 
 @pytest.mark.parametrize(

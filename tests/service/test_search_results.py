@@ -300,9 +300,10 @@ class Recorded:
 def test_a_search_is_recorded_with_its_purpose_and_without_its_words(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded, case = Recorded(monkeypatch), uuid.uuid4()
-    caller = somebody()
+    caller = somebody("investigator")
     with acting_as(caller):
+        case = uuid.UUID(service.http.post("/api/v1/cases", json={"title": "missing person"}).json()["id"])
+        recorded = Recorded(monkeypatch)
         asked = {**ASK, "purpose": {"case_id": str(case), "reason": "missing person"}, "limit": 3}
         answer = service.found(asked)
         service.http.post(f"/api/v1/searches/{answer['id']}/refinements", json={"positive": [shown(answer)[0]]})
