@@ -57,3 +57,4 @@ export type Users = Schemas["UserList"];
 export type Key = Schemas["KeyResponse"];
 export type NewKey = Schemas["NewKeyResponse"];
 export type Keys = Schemas["KeyList"];
+export type Neighbours = Schemas["Neighbours"];

@@ -1,0 +1,1 @@
+export default function AddPage(_: { ingestion?: string | null; id?: string | null }) { return null; }
