@@ -63,9 +63,9 @@ export const plural = (count: number, one: string, many = `${one}s`): string => 
 export const percent = (share: number): string => `${Math.floor(share * 100)} %`;
 
 export const BANDS: Record<Band, { name: string; short: string; meaning: string }> = {
-  strong: { name: "Strong resemblance", short: "strong", meaning: "In validation, most results this similar were the person." },
-  possible: { name: "Possible", short: "possible", meaning: "In validation, some results this similar were the person. Look closely." },
-  weak: { name: "Weak", short: "weak", meaning: "In validation, few results this similar were the person." },
+  strong: { name: "Strong resemblance", short: "strong", meaning: "On validation data, at least one in two results this similar was the person." },
+  possible: { name: "Possible", short: "possible", meaning: "On validation data, at least one in ten results this similar was the person: look closely." },
+  weak: { name: "Weak", short: "weak", meaning: "On validation data, fewer than one in ten results this similar were the person." },
 };
 
 export const VERDICTS: Record<Word, string> = { match: "Match", no_match: "No match", unsure: "Unsure" };

@@ -1,8 +1,8 @@
-/** How results stand in a grid: rows of cards, and a heading wherever the band of a ranking changes. */
+/** How results stand in a grid: rows of cards, and a heading where the weak ones of a ranking begin. */
 
 import type { Band } from "../api/types";
 
-export type Row = { kind: "band"; band: Band; from: number } | { kind: "cards"; from: number; to: number };
+export type Row = { kind: "weak"; from: number } | { kind: "cards"; from: number; to: number };
 
 /** As many columns of at least `least` pixels as fit, one at least, and their width. */
 export function columnsIn(width: number, least: number, gap: number): { columns: number; width: number } {
@@ -10,15 +10,15 @@ export function columnsIn(width: number, least: number, gap: number): { columns:
   return { columns, width: Math.max(1, Math.floor((width - gap * (columns - 1)) / columns)) };
 }
 
-/** Bands become headings only where they come in order, as in a ranking; elsewhere they stand on the cards. */
+/** The heading stands only where bands come in order, as in a ranking; a page of nothing but weak results has it, too. */
 export function rowsOf(bands: readonly (Band | null | undefined)[], columns: number, headings: boolean): Row[] {
   const rows: Row[] = [];
   let from = 0;
   while (from < bands.length) {
     let to = from + 1;
-    const band = bands[from];
-    if (headings && band && band !== bands[from - 1]) rows.push({ kind: "band", band, from });
-    while (to < bands.length && to - from < columns && (!headings || bands[to] === band)) to++;
+    const weak = bands[from] === "weak";
+    if (headings && weak && bands[from - 1] !== "weak") rows.push({ kind: "weak", from });
+    while (to < bands.length && to - from < columns && (!headings || (bands[to] === "weak") === weak)) to++;
     rows.push({ kind: "cards", from, to });
     from = to;
   }

@@ -23,11 +23,20 @@ export function Neighbours({ image }: { image: string }) {
     queryFn: () => call<Answer>(`/images/${image}/neighbours?seconds=${seconds}&limit=40`),
     staleTime: 60_000,
   });
-  const before = data?.images.filter(({ seconds: after }) => after < 0).length ?? 0;
+  const before = data?.images.filter(({ seconds: away }) => away < 0) ?? [];
+  const after = data?.images.filter(({ seconds: away }) => away >= 0) ?? [];
   useEffect(() => {
     const strip = self.current?.parentElement;
     if (strip && self.current) strip.scrollLeft = self.current.offsetLeft - strip.clientWidth / 2;
   }, [data]);
+  const neighbour = ({ id, content, thumbnail, captured_at, seconds: away }: Answer["images"][number]) => (
+    <li key={id}>
+      <a href={content} target="_blank" rel="noopener" title={captured_at ? longTime(captured_at, zone) : ""}>
+        <img src={thumbnail} alt={`${apart(away)} from this one`} loading="lazy" />
+      </a>
+      <span className="tiny figures muted">{apart(away)}</span>
+    </li>
+  );
   return (
     <section className="filmstrip" aria-label="Neighbours in time">
       <header className="row">
@@ -46,14 +55,12 @@ export function Neighbours({ image }: { image: string }) {
       {data?.images.length === 0 && <p className="small muted">This camera has no other image within that time.</p>}
       {data && data.images.length > 0 && (
         <ul tabIndex={0} aria-label="Images by time">
-          {data.images.map((neighbour, index) => (
-            <li key={neighbour.id} ref={index === Math.max(0, before - 1) ? self : undefined} className={index === before ? "after" : undefined}>
-              <a href={neighbour.content} target="_blank" rel="noopener" title={neighbour.captured_at ? longTime(neighbour.captured_at, zone) : ""}>
-                <img src={neighbour.thumbnail} alt={`${apart(neighbour.seconds)} from this image`} loading="lazy" />
-              </a>
-              <span className="tiny figures muted">{apart(neighbour.seconds)}</span>
-            </li>
-          ))}
+          {before.map(neighbour)}
+          <li ref={self} className="self">
+            <img src={`/api/v1/images/${image}/content?variant=thumb`} alt="This one" />
+            <span className="tiny">this one</span>
+          </li>
+          {after.map(neighbour)}
         </ul>
       )}
     </section>

@@ -101,7 +101,7 @@ export function ResultView({ answer, results, index, image, onStep, onClose, onC
           </button>
         </header>
 
-        <div className="viewer-main">
+        <div className={question.picture && question.picture.kind !== "gone" ? "viewer-main" : "viewer-main worded"}>
           <Asked question={question} />
           <div className="crop-stage">
             {details.isError && !result ? (

@@ -3,7 +3,7 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { type RefObject, memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import type { Result, Word } from "../api/types";
-import { BANDS, VERDICTS, longTime, plural, shortTime } from "../lib/format";
+import { BANDS, VERDICTS, capital, longTime, plural, shortTime } from "../lib/format";
 import { command, isTyping, move } from "../lib/keyboard";
 import { columnsIn, rowOf, rowsOf, usualRatio } from "../lib/layout";
 import { markOf } from "../lib/marks";
@@ -13,7 +13,7 @@ import { usePreferences } from "../settings";
 import { useWork, verdictKey } from "./workspace";
 
 const GAP = 10;
-const CAPTION = 46; // pixels below the frame: two lines
+const CAPTION = 64; // pixels below the frame: three lines
 const HEADING = 44;
 
 interface Props {
@@ -64,7 +64,7 @@ export function Grid(props: Props) {
   const virtual = useVirtualizer({
     count: rows.length,
     getScrollElement: () => scroller.current,
-    estimateSize: (index) => (rows[index]?.kind === "band" ? HEADING : height),
+    estimateSize: (index) => (rows[index]?.kind === "weak" ? HEADING : height),
     scrollMargin: place.top,
     overscan: 2,
     scrollPaddingStart: 8,
@@ -144,13 +144,12 @@ export function Grid(props: Props) {
       {shown.map((item) => {
         const row = rows[item.index];
         if (!row) return null;
-        const style = { transform: `translateY(${item.start - place.top}px)`, height: row.kind === "band" ? HEADING : height - GAP };
-        if (row.kind === "band") {
+        const style = { transform: `translateY(${item.start - place.top}px)`, height: row.kind === "weak" ? HEADING : height - GAP };
+        if (row.kind === "weak") {
           return (
-            <div key={item.key} className={`band-heading ${row.band}`} style={style} role="presentation">
-              <span className="level" aria-hidden="true" />
-              <strong>{BANDS[row.band].name}</strong>
-              <span className="muted small clip">{BANDS[row.band].meaning}</span>
+            <div key={item.key} className="band-heading" style={style} role="presentation">
+              <strong>{row.from === 0 ? "Nothing convincing" : "Weak from here on"}</strong>
+              <span className="muted small clip">{BANDS.weak.meaning}</span>
             </div>
           );
         }
@@ -169,7 +168,6 @@ export function Grid(props: Props) {
                   zone={zone}
                   marked={markOf(marks, result.image_id)}
                   verdict={verdicts.get(verdictKey(search, result.image_id)) ?? null}
-                  banded={!headings}
                   active={index === focused}
                   onOpen={onOpen}
                   onFocus={setFocused}
@@ -193,7 +191,6 @@ interface CardProps {
   zone: string;
   marked: "like" | "unlike" | null;
   verdict: Word | null;
-  banded: boolean;
   active: boolean;
   onOpen: (index: number) => void;
   onFocus: (index: number) => void;
@@ -213,7 +210,7 @@ export function spoken(result: Result, camera: string, zone: string): string {
 }
 
 const Card = memo(function Card(props: CardProps) {
-  const { result, index, total, frame, camera, zone, marked, verdict, banded, active, onOpen, onFocus, onMark } = props;
+  const { result, index, total, frame, camera, zone, marked, verdict, active, onOpen, onFocus, onMark } = props;
   const { image, band, group } = result;
   const [gone, setGone] = useState(false);
   const states = [verdict && `judged ${VERDICTS[verdict]}`, marked === "like" && "marked as like this", marked === "unlike" && "marked as not this"];
@@ -238,10 +235,13 @@ const Card = memo(function Card(props: CardProps) {
           <span className="line">
             <span className="rank figures">{result.rank}</span>
             <span className="clip grow">{camera}</span>
-            {banded && band && <span className={`level ${band}`} title={BANDS[band].name} />}
           </span>
           <span className="line muted figures">
-            <span className="clip grow">{image.captured_at ? shortTime(image.captured_at, zone) : "no time"}</span>
+            <span className="clip">{image.captured_at ? shortTime(image.captured_at, zone) : "no time"}</span>
+          </span>
+          <span className="line muted figures">
+            {band && <span className={`level ${band}`} />}
+            <span className="clip grow">{band ? capital(BANDS[band].short) : "similarity"}</span>
             <span>{result.similarity.toFixed(2)}</span>
           </span>
         </span>
