@@ -101,7 +101,7 @@ export function requestOf(question: Question): SearchRequest {
   if (picture?.kind === "gallery") {
     query.image = { image_id: picture.image, ...(picture.crop && { crop: picture.crop }) };
   } else if (picture?.kind === "file" && picture.crop) query.image = { crop: picture.crop };
-  if (text && picture) query.weights = { text: question.share, image: Math.round((1 - question.share) * 100) / 100 };
+  if (text && picture) query.weights = { text: round(question.share), image: round(1 - question.share) };
   if (question.like.length) query.positive_image_ids = [...question.like];
   if (question.unlike.length) query.negative_image_ids = [...question.unlike];
   const request: SearchRequest = { query, limit: PAGE };
@@ -117,7 +117,7 @@ export function requestOf(question: Question): SearchRequest {
 }
 
 /** The question behind a request, its times on the clocks of `zone` unless the request names another one. */
-export function questionOf(stored: unknown, zone: string, ownPicture = false): Question {
+export function questionOf(stored: unknown, zone: string): Question {
   const request = stored as SearchRequest;
   const { query, filter = {} } = request;
   const found = emptyQuestion(filter.time_of_day?.tz ?? zone);
@@ -125,7 +125,7 @@ export function questionOf(stored: unknown, zone: string, ownPicture = false): Q
   found.text = query.text ?? "";
   found.not = query.negative_text ?? "";
   if (query.image?.image_id) found.picture = { kind: "gallery", image: query.image.image_id, crop: query.image.crop ?? null };
-  else if (query.image || ownPicture) found.picture = { kind: "gone" };
+  else if (query.image) found.picture = { kind: "gone" };
   if (query.weights) found.share = round(query.weights.text / (query.weights.text + query.weights.image));
   found.like = query.positive_image_ids ?? [];
   found.unlike = query.negative_image_ids ?? [];
@@ -133,7 +133,7 @@ export function questionOf(stored: unknown, zone: string, ownPicture = false): Q
     found.cameras = filter.camera_id?.in ?? [];
     delete further.camera_id;
   }
-  if (only(filter.captured_at, "gte", "lt")) {
+  if (only(filter.captured_at, "gte", "lt") && Object.values(filter.captured_at ?? {}).every(ofMinutes)) {
     const local = (moment: string | undefined) => (moment ? localOf(new Date(moment), found.zone).slice(0, 16) : "");
     found.from = local(filter.captured_at?.gte);
     found.until = local(filter.captured_at?.lt);
@@ -164,6 +164,9 @@ export function questionOf(stored: unknown, zone: string, ownPicture = false): Q
 function only(operators: object | undefined, ...known: string[]): boolean {
   return operators !== undefined && Object.keys(operators).every((name) => known.includes(name));
 }
+
+/** The controls know no seconds: a time with some stays as it is. */
+const ofMinutes = (moment: unknown): boolean => Date.parse(String(moment)) % 60_000 === 0;
 
 const round = (share: number): number => Math.round(share * 100) / 100;
 

@@ -135,7 +135,7 @@ export function ResultView({ answer, results, index, image, onStep, onClose, onC
               </p>
             )}
             <div className="tools">
-              <button type="button" className="button" onClick={like}>
+              <button type="button" className="button wide" onClick={like}>
                 <Icon name="more" />
                 More like this
               </button>
@@ -148,13 +148,13 @@ export function ResultView({ answer, results, index, image, onStep, onClose, onC
                 Not
               </button>
               {may("case") && result && (
-                <button type="button" className="button" onClick={() => onCase(image)}>
+                <button type="button" className="button wide" onClick={() => onCase(image)}>
                   <Icon name="case" />
                   Add to case
                 </button>
               )}
               {camera && capturedAt && (
-                <button type="button" className="button" onClick={near} title={`The same search, at this camera, ${MINUTES} minutes before and after`}>
+                <button type="button" className="button wide" onClick={near} title={`The same search, at this camera, ${MINUTES} minutes before and after`}>
                   <Icon name="clock" />
                   This camera, around this time
                 </button>

@@ -16,6 +16,8 @@ const GAP = 10;
 const CAPTION = 64; // pixels below the frame: three lines
 const HEADING = 44;
 
+export type GridCommand = "refine" | "more" | "case" | "like" | "unlike" | Word;
+
 interface Props {
   search: string;
   results: readonly Result[];
@@ -25,13 +27,14 @@ interface Props {
   onMore: () => void;
   focused: number;
   setFocused: (index: number) => void;
+  returnTo: { index: number } | null; // another object: the focus goes to that card
   onOpen: (index: number) => void;
-  onCommand: (command: "refine" | "more" | "case" | "help" | "type" | "like" | "unlike" | Word, index: number) => void;
+  onCommand: (command: GridCommand, index: number) => void;
   dimmed: boolean;
 }
 
 export function Grid(props: Props) {
-  const { search, results, headings, scroller, hasMore, onMore, focused, setFocused, onOpen, onCommand, dimmed } = props;
+  const { search, results, headings, scroller, hasMore, onMore, focused, setFocused, returnTo, onOpen, onCommand, dimmed } = props;
   const { size, zone } = usePreferences();
   const { cameraName } = useHere();
   const { marks, verdicts, toggleMark } = useWork();
@@ -88,6 +91,12 @@ export function Grid(props: Props) {
     [rows, setFocused, virtual],
   );
 
+  const focusNow = useRef(focusOn);
+  focusNow.current = focusOn;
+  useEffect(() => {
+    if (returnTo) focusNow.current(returnTo.index);
+  }, [returnTo]);
+
   useEffect(() => {
     if (!wantsFocus.current) return;
     const card = list.current?.querySelector<HTMLElement>(`[data-index="${focused}"] > button`);
@@ -111,7 +120,9 @@ export function Grid(props: Props) {
           onOpen(focused);
           break;
         case "close":
-          return;
+        case "type":
+        case "help":
+          return; // the page's own
         case "next":
         case "previous":
         case "up":

@@ -2,9 +2,9 @@
 
 import { type RefObject, useCallback, useEffect, useRef, useState } from "react";
 import { Failure } from "../api/client";
-import type { SearchResponse, Word } from "../api/types";
+import type { SearchResponse } from "../api/types";
 import { number, plural } from "../lib/format";
-import { HELP } from "../lib/keyboard";
+import { HELP, command, isTyping } from "../lib/keyboard";
 import { moreLike, whyNot } from "../lib/question";
 import type { Route } from "../lib/route";
 import { AddToCase } from "../result/AddToCase";
@@ -15,7 +15,7 @@ import { Failed, State } from "../parts/states";
 import { go } from "../place";
 import { SIZES, prefer, usePreferences } from "../settings";
 import { FilterBar } from "./FilterBar";
-import { Grid } from "./Grid";
+import { Grid, type GridCommand } from "./Grid";
 import { PurposeBar } from "./PurposeBar";
 import { QueryBox } from "./QueryBox";
 import { RefineBar } from "./RefineBar";
@@ -38,6 +38,20 @@ export function SearchPage({ route, scroller }: Props) {
   const [focused, setFocused] = useState(0);
   const [helping, setHelping] = useState(false);
   const [adding, setAdding] = useState<string | null>(null);
+  const [returnTo, setReturnTo] = useState<{ index: number } | null>(null);
+
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => {
+      if (document.querySelector("dialog[open]")) return;
+      const asked = command(event, isTyping(event.target as HTMLElement));
+      if (asked === "type") document.getElementById("description")?.focus();
+      else if (asked === "help") setHelping(true);
+      else return;
+      event.preventDefault();
+    };
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  }, []);
 
   // A search of before, by the id in the address: after a reload, or when somebody goes back.
   const adopted = useRef<string | null>(null);
@@ -72,12 +86,10 @@ export function SearchPage({ route, scroller }: Props) {
   );
 
   const onCommand = useCallback(
-    (asked: "refine" | "more" | "case" | "help" | "type" | "like" | "unlike" | Word, index: number) => {
+    (asked: GridCommand, index: number) => {
       const image = results[index]?.image_id;
-      if (asked === "help") setHelping(true);
-      else if (asked === "type") document.getElementById("description")?.focus();
-      else if (!image || !route.search) return;
-      else if (asked === "refine") void work.refine(route.search);
+      if (!image || !route.search) return;
+      if (asked === "refine") void work.refine(route.search);
       else if (asked === "more") void run(moreLike(question, image));
       else if (asked === "case") setAdding(image);
       else if (asked === "like" || asked === "unlike") work.toggleMark(image, asked);
@@ -156,6 +168,7 @@ export function SearchPage({ route, scroller }: Props) {
                 onMore={more}
                 focused={Math.min(focused, Math.max(0, results.length - 1))}
                 setFocused={setFocused}
+                returnTo={returnTo}
                 onOpen={open}
                 onCommand={onCommand}
                 dimmed={running}
@@ -187,7 +200,10 @@ export function SearchPage({ route, scroller }: Props) {
             go({ page: "search", search: route.search, image: next.image_id }, true);
             if (to > results.length - 5 && hasNextPage) more();
           }}
-          onClose={() => go({ page: "search", search: route.search, image: null })}
+          onClose={() => {
+            if (index >= 0) setReturnTo({ index });
+            go({ page: "search", search: route.search, image: null });
+          }}
           onCase={setAdding}
         />
       )}
