@@ -23,7 +23,7 @@ from indexer import worker
 from service.app import PAGE
 from service.upload import open_upload
 from tests.fake_encoder import GridFiles
-from tests.service.accounts import user
+from tests.service.accounts import EVERY_ROLE, key, user
 from tests.service.conftest import Service, pixels, encoded, running_service, wait_until, zipped
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as running:
         yield running
 
@@ -124,9 +125,9 @@ def visit(browser: Browser) -> Iterator[Open]:
 @contextmanager
 def working(service: Service) -> Iterator[None]:
     """A worker that embeds whatever comes, as long as it lasts."""
-    stop, load = threading.Event(), service.context.files.load
-    run = (service.database, service.context.store, None, service.settings, stop)
-    thread = threading.Thread(target=worker.run, args=run, kwargs={"load": load}, daemon=True)
+    stop = threading.Event()
+    run = (service.database, service.context.store, service.encoder, service.settings, stop)
+    thread = threading.Thread(target=worker.run, args=run, daemon=True)
     thread.start()
     try:
         yield
@@ -139,8 +140,10 @@ def working(service: Service) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The shipped gallery, found by the shipped checkpoint."""
+    from model.encoder import Encoder  # here, so that who runs other tests need not wait for torch
+
     folder = tmp_path_factory.mktemp("demo")
-    changes = {"checkpoint": SHIPPED, "device": "cpu", "max_ingestion_bytes": 2**26, "batch_size": 16}
+    changes = {"encoder": Encoder(SHIPPED, "cpu", 16), "max_ingestion_bytes": 2**26, "batch_size": 16}
     with running_service(folder, **changes) as service, working(service):
         cameras = {line.split('"camera_id": "')[1].split('"')[0] for line in (GALLERY / "metadata.jsonl").open()}
         for camera in sorted(cameras):
@@ -181,22 +184,19 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with accounts, one of each role; its images are added by nobody in particular."""
-    folder = tmp_path_factory.mktemp("closed")
-    with running_service(folder) as open_service:
+    """A service with accounts, one of each role, and thirty images of two cameras."""
+    with running_service(tmp_path_factory.mktemp("closed"), auth="required", rate_limit=0) as service:
         for name, role in ROLES.items():
-            user(open_service, name, role)
-        open_service.camera("north", "south")
+            user(service, name, role)
+        service.http.headers["Authorization"] = f"Bearer {key(service, *EVERY_ROLE)[0]}"
+        service.camera("north", "south")
         for seed in range(30):
             camera = "north" if seed % 2 else "south"
-            open_service.added(encoded(pixels(seed)), camera_id=camera, captured_at=f"2026-09-01T12:{seed:02}:00Z")
-        open_service.embed()
+            service.added(encoded(pixels(seed)), camera_id=camera, captured_at=f"2026-09-01T12:{seed:02}:00Z")
+        service.embed()
         ask = {"query": {"text": "a person"}, "limit": 1}
-        wait_until(lambda: open_service.found(ask)["candidates"] == 30, "all are found")
-        with running_service(
-            folder / "door", database=open_service.database, auth="required", rate_limit=0, data_dir=open_service.settings.data_dir
-        ) as service:
-            yield service
+        wait_until(lambda: service.found(ask)["candidates"] == 30, "all are found")
+        yield service
 
 
 def search(page: Page, text: str) -> None:
