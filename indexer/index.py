@@ -11,7 +11,7 @@ the product of the vectors themselves in float64, rounded once; so equal vectors
 batch they are in. Every row that the error could have kept out is looked at. With `flat` the approximation is FAISS's
 sum in float32, whose error has a bound: the answer is exact. With `compressed`, larger blocks keep codes in memory and
 their vectors in a file, and how wrong codes are is known only statistically: of the last places one may be missing,
-unless few rows are allowed. docs/decisions/0012-compressed-index.md has the numbers.
+unless few rows are allowed. docs/decisions/0013-compressed-index.md has the numbers.
 """
 
 from __future__ import annotations
