@@ -273,7 +273,7 @@ OWNED = {"image_id", "ingestion_id", "search_id", "saved_search_id", "case_id"}
 
 
 def test_every_object_is_tried() -> None:
-    tried = {(row.method, row.path): set() for row in rows()}
+    tried: dict[tuple[str, str], set[str]] = {(row.method, row.path): set() for row in rows()}
     for row in rows():
         tried[row.method, row.path].add(row.object)
     for (_, path), objects in tried.items():
@@ -475,9 +475,12 @@ class World:
     def call(self, caller: str, row: Row) -> httpx.Response:
         # What is deleted is gone, and a case has an image once.
         fresh = (row.method == "DELETE" and row.expected.get(caller) == 204) or (row.method, row.path) == NEW_ITEM
-        first, *inner = [*re.findall(r"\{(\w+)\}", row.path), None]
-        ids = {} if first is None else {first: self.id(first, row.object, caller, fresh=fresh)}
-        ids |= {name: self.id_within(name, ids[first], row.object, caller) for name in inner if name is not None}
+        ids: dict[str, str] = {}
+        for name in re.findall(r"\{(\w+)\}", row.path):
+            if ids:
+                ids[name] = self.id_within(name, next(iter(ids.values())), row.object, caller)
+            else:
+                ids[name] = self.id(name, row.object, caller, fresh=fresh)
         return self.clients[caller].request(row.method, row.path.format(**ids), **self.body(row, caller))
 
 
