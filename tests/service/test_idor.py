@@ -56,6 +56,24 @@ GET    /api/v1/images/{image_id}/content                           absent  404  
 DELETE /api/v1/images/{image_id}                                   own     403      403          403    403     204
 DELETE /api/v1/images/{image_id}                                   foreign 403      403          403    403     204
 DELETE /api/v1/images/{image_id}                                   absent  403      403          403    403     404
+PATCH  /api/v1/images/{image_id}                                   own     403      403          200    403     403
+PATCH  /api/v1/images/{image_id}                                   foreign 403      403          404    403     403
+PATCH  /api/v1/images/{image_id}                                   absent  403      403          404    403     403
+GET    /api/v1/images/{image_id}/neighbours                        own     200      200          403    403     403
+GET    /api/v1/images/{image_id}/neighbours                        foreign 404      200          403    403     403
+GET    /api/v1/images/{image_id}/neighbours                        absent  404      404          403    403     403
+PUT    /api/v1/images/by-external-id/{external_id}                 own     403      403          403    403     403
+PUT    /api/v1/images/by-external-id/{external_id}                 foreign 403      403          409    403     403
+PUT    /api/v1/images/by-external-id/{external_id}                 absent  403      403          201    403     403
+GET    /api/v1/cameras/{camera_id}                                 own     200      200          200    403     200
+GET    /api/v1/cameras/{camera_id}                                 foreign 404      200          404    403     200
+GET    /api/v1/cameras/{camera_id}                                 absent  404      404          404    403     404
+PATCH  /api/v1/cameras/{camera_id}                                 own     403      403          403    403     200
+PATCH  /api/v1/cameras/{camera_id}                                 foreign 403      403          403    403     200
+PATCH  /api/v1/cameras/{camera_id}                                 absent  403      403          403    403     404
+DELETE /api/v1/cameras/{camera_id}                                 own     403      403          403    403     204
+DELETE /api/v1/cameras/{camera_id}                                 foreign 403      403          403    403     409
+DELETE /api/v1/cameras/{camera_id}                                 absent  403      403          403    403     404
 POST   /api/v1/searches                                            own     201      201          403    403     403
 POST   /api/v1/searches                                            foreign 422      201          403    403     403
 POST   /api/v1/searches                                            absent  422      422          403    403     403
@@ -256,7 +274,9 @@ def rows() -> Iterator[Row]:
 def routes() -> dict[tuple[str, str], APIRoute]:
     found = [route for module in ROUTES for route in module.router.routes]
     assert all(isinstance(route, APIRoute) for route in found)
-    return {(method, route.path): route for route in found if isinstance(route, APIRoute) for method in route.methods}
+    return {
+        (method, route.path_format): route for route in found if isinstance(route, APIRoute) for method in route.methods
+    }
 
 
 def test_every_route_is_in_the_table() -> None:
@@ -310,6 +330,20 @@ class World:
         camera = {"own": "north", "foreign": "south"}[object]
         return self.service.added(picture(next(self.numbers)), camera_id=camera)
 
+    def named(self, object: str) -> str:
+        """The external id of an image, which lies where `object` says."""
+        name, n = f"named {next(self.numbers)}", next(self.numbers)
+        if object != "absent":
+            camera = {"own": "north", "foreign": "south"}[object]
+            self.service.added(picture(n), camera_id=camera, external_id=name)
+        return name
+
+    def camera(self, object: str, *, fresh: bool) -> str:
+        if fresh:
+            self.service.camera(name := f"camera-{next(self.numbers)}")
+            return name
+        return {"own": "north", "foreign": "south", "absent": "atlantis"}[object]
+
     def ingestion(self, object: str) -> str:
         if object == "absent":
             return str(uuid.uuid4())
@@ -354,13 +388,13 @@ class World:
         """What stands for {name}; kept from call to call, unless the call takes it away."""
         kept = (name, object, caller if name in OWNED else "")
         if fresh or kept not in self.kept:
-            found = self._id(name, object, caller)
+            found = self._id(name, object, caller, fresh)
             if fresh:
                 return found
             self.kept[kept] = found
         return self.kept[kept]
 
-    def _id(self, name: str, object: str, caller: str) -> str:
+    def _id(self, name: str, object: str, caller: str, fresh: bool) -> str:
         match name:
             case "search_id":
                 return self.made(object, "/api/v1/searches", A_SEARCH, self.searcher(object, caller))
@@ -370,6 +404,10 @@ class World:
                 return self.case(object, caller)
             case "image_id":
                 return self.image(object)
+            case "external_id":
+                return self.named(object)
+            case "camera_id":
+                return self.camera(object, fresh=fresh)
             case "ingestion_id":
                 return self.ingestion(object)
             case "erasure_id":
@@ -444,6 +482,7 @@ class World:
             ("POST", "/api/v1/saved-searches"): lambda: SAVED,
             ("PATCH", "/api/v1/saved-searches/{saved_search_id}"): lambda: {"name": "another name"},
             ("POST", "/api/v1/saved-searches/{saved_search_id}/run"): dict,
+            ("PATCH", "/api/v1/cameras/{camera_id}"): lambda: {"name": "an entrance"},
             ("POST", "/api/v1/images/facets"): lambda: {"filter": {"camera_id": {"eq": camera}}},
             ("POST", "/api/v1/cases"): lambda: {"title": "a case"},
             ("PATCH", "/api/v1/cases/{case_id}"): lambda: {"title": "another title"},
@@ -462,6 +501,11 @@ class World:
             case "POST", "/api/v1/images":
                 metadata = json.dumps({"camera_id": camera})
                 return {"files": {"image": ("a.png", picture(next(self.numbers))), "metadata": (None, metadata)}}
+            case "PUT", "/api/v1/images/by-external-id/{external_id}":
+                metadata = json.dumps({"camera_id": "north"})
+                return {"files": {"image": ("a.png", picture(next(self.numbers))), "metadata": (None, metadata)}}
+            case "PATCH", "/api/v1/images/{image_id}":
+                return {"json": {"tags": ["platform"]}, "headers": {"If-Match": "*"}}
             case "POST", "/api/v1/ingestions":
                 archive = zipped({"a.png": picture(next(self.numbers))}, [{"file": "a.png", "camera_id": "north"}])
                 return {"content": archive, "headers": {"Content-Type": "application/zip"}}
