@@ -71,11 +71,11 @@ def end_to_end(pictures: list[Image.Image]) -> tuple[int, float]:
         started = time.perf_counter()
         with archive.open("rb") as file:
             ingestion = client.ingest(iter(lambda: file.read(1 << 20), b""), "application/zip", register_cameras=True)
-        while not (told := client.ingestion(ingestion["id"]))["done"]:
+        while not (told := client.ingestion(ingestion.id)).done:
             time.sleep(0.05)
         seconds = time.perf_counter() - started
-        if told["counts"]["indexed"] != IMAGES:
-            raise RuntimeError(f"only {told['counts']} of {IMAGES} images were embedded")
+        if told.counts.indexed != IMAGES:
+            raise RuntimeError(f"only {told.counts} of {IMAGES} images were embedded")
     return IMAGES, seconds
 
 

@@ -103,6 +103,19 @@ def test_every_call_documents_its_errors_with_examples() -> None:
     assert seen == set(KINDS) - of_no_call
 
 
+def test_every_call_and_every_answer_has_an_example() -> None:
+    bytes_alone = {"type": "string", "format": "binary"}
+    for path, operations in openapi_document()["paths"].items():
+        for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    assert "example" in parameter or "examples" in parameter["schema"], (method, path)
+            for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+                for media_type, content in body.get("content", {}).items():
+                    if content["schema"] != bytes_alone:
+                        assert content.get("example") or content.get("examples"), (method, path, media_type)
+
+
 def test_the_documentation_names_every_error() -> None:
     text = (COMMITTED.parent / "api.md").read_text("utf-8")
     assert [code for code in KINDS if f"`{code}`" not in text] == []
