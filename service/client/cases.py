@@ -11,6 +11,7 @@ from service.case_schemas import (
     CaseList,
     CaseRequest,
     CaseResponse,
+    ExportList,
     ExportRequest,
     ExportResponse,
     ItemList,
@@ -84,6 +85,10 @@ class Cases(Connection):
     def export_case(self, case_id: Id, request: ExportRequest | Json | None = None) -> ExportResponse:
         """Put all of a case into a zip, to be fetched with `download_export`."""
         return self._ask(ExportResponse, "POST", at("cases", case_id, "exports"), request or {}, timeout=None)
+
+    def exports(self, case_id: Id) -> list[ExportResponse]:
+        """The exports of a case that can be fetched, the newest first."""
+        return self._ask(ExportList, "GET", at("cases", case_id, "exports")).exports
 
     def export(self, case_id: Id, export_id: Id) -> ExportResponse:
         return self._ask(ExportResponse, "GET", at("cases", case_id, "exports", export_id))

@@ -97,6 +97,7 @@ USES: dict[str, Use] = {
     "POST /api/v1/cases/{case_id}/notes": lambda c: c.add_note(ID, A_NOTE),
     "GET /api/v1/cases/{case_id}/notes": lambda c: c.notes(ID),
     "POST /api/v1/cases/{case_id}/exports": lambda c: c.export_case(ID),
+    "GET /api/v1/cases/{case_id}/exports": lambda c: c.exports(ID),
     "GET /api/v1/cases/{case_id}/exports/{export_id}": lambda c: c.export(ID, ID),
     "GET /api/v1/cases/{case_id}/exports/{export_id}/content": lambda c: c.download_export(ID, ID, io.BytesIO()),
     "GET /api/v1/audit-events": lambda c: list(c.audit_events(actor="kim", since=datetime(2026, 9, 1, tzinfo=UTC))),
