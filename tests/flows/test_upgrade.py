@@ -73,6 +73,7 @@ def test_searches_go_on_while_the_gallery_is_upgraded_and_rolled_back(
             until(
                 lambda: (how_far := first.checkpoint(new).coverage) is not None and how_far.pending == 0, log, PATIENCE
             )
+            until(lambda: {a["request"]["query"]["text"] for a in seen.answers} == set(TEXTS), log)
             report = first.activate_checkpoint(new).gate
             assert report is not None and report.passed and report.overlap["text"].queries == len(TEXTS)
             until(lambda: all(found(replica).checkpoint_id == new for replica in replicas), log)
