@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-from sqlalchemy import Uuid as UuidType
-from sqlalchemy import any_, delete, func, insert, literal, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Select, any_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from indexer import audit, audit_verify, cases, checkpoints, gallery
@@ -118,17 +116,26 @@ def begin(session: Session, case_id: UUID, actor: Actor, scope: Scope, hours: fl
 
 def export(session: Session, case_id: UUID, export_id: UUID, scope: Scope) -> ExportRecord:
     """One export that is ready. Raises `NotFound`, also where it shows images out of scope."""
-    chosen = select(CaseExport).where(
-        CaseExport.id == export_id, CaseExport.case_id == case_id, CaseExport.state == "ready"
+    found = session.scalar(_ready(case_id, scope).where(CaseExport.id == export_id))
+    if found is None:
+        raise NotFound(f"There is no export {export_id} of this case; it may have expired. Export the case again.")
+    return _record(found)
+
+
+def exports(session: Session, case_id: UUID, scope: Scope) -> list[ExportRecord]:
+    """All exports of a case that are ready, the newest first; those with images out of scope are left out."""
+    return [_record(row) for row in session.scalars(_ready(case_id, scope).order_by(CaseExport.id.desc()))]
+
+
+def _ready(case_id: UUID, scope: Scope) -> Select[Any]:
+    """Exports that can be fetched: written to the end, not expired, and with images in scope only."""
+    seen = select(func.count(Image.id)).where(Image.id == any_(CaseExport.image_ids), *in_scope(scope))
+    return select(CaseExport).where(
+        CaseExport.case_id == case_id,
+        CaseExport.state == "ready",
+        CaseExport.expires_at > func.now(),
+        seen.correlate(CaseExport).scalar_subquery() == func.cardinality(CaseExport.image_ids),
     )
-    found = session.scalar(chosen.where(CaseExport.expires_at > func.now()))
-    if found is not None:
-        seen = select(func.count(Image.id)).where(
-            Image.id == any_(literal(found.image_ids, ARRAY(UuidType))), *in_scope(scope)
-        )
-        if session.scalar(seen) == len(found.image_ids):
-            return _record(found)
-    raise NotFound(f"There is no export {export_id} of this case; it may have expired. Export the case again.")
 
 
 def _finish(session: Session, id: UUID, byte_size: int, sha256: str) -> ExportRecord | None:

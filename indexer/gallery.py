@@ -344,7 +344,7 @@ def _same_image(session: Session, image: NewImage) -> UUID | None:
         found = session.execute(select(Image.id, same).where(Image.external_id == image.external_id)).one_or_none()
         if found is not None and not found[1]:
             raise ExternalIdConflict(
-                f"The external id {image.external_id!r} belongs to another image, {found.id}; "
+                f"The external id {image.external_id!r} belongs to another image; "
                 "delete that image first, or give this one an id of its own."
             )
     return session.scalar(select(Image.id).where(same))

@@ -11,7 +11,7 @@ the product of the vectors themselves in float64, rounded once; so equal vectors
 batch they are in. Every row that the error could have kept out is looked at. With `flat` the approximation is FAISS's
 sum in float32, whose error has a bound: the answer is exact. With `compressed`, larger blocks keep codes in memory and
 their vectors in a file, and how wrong codes are is known only statistically: of the last places one may be missing,
-unless few rows are allowed. docs/decisions/0012-compressed-index.md has the numbers.
+unless few rows are allowed. docs/decisions/0013-compressed-index.md has the numbers.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ MANY = 32  # when one in so many rows is a candidate by the bits, comparing the 
 FEW = 0.15  # share of a block that a filter keeps below which the finer code alone is faster than the bits
 DEVIATIONS = 3.0  # how many standard deviations count as the most by which a code is wrong
 CALIBRATION = 32, 1024  # queries and rows on which a block measures the error of its codes
+SPARSE = 50  # when fewer than one in so many rows are allowed, looking for each is faster than going through all
 PARALLEL_WORK = 20_000_000  # multiplications from which on a search is spread over threads
 
 
@@ -152,7 +153,9 @@ class VectorIndex:
         return vectors
 
     def search(self, queries: Vectors, k: int, allowed: Rows | None = None) -> tuple[Vectors, Rows]:
-        """The `k` rows of largest inner product with each query, float32 (Q, dim): best first, of equals the lower row.
+        """The `k` rows of largest inner product with each query, float32 (Q, dim): best first, equals by row.
+
+        Exact if `exact_among(allowed)`, else some row of the last places may be missing, never one be wrong.
 
         Only rows among `allowed` if it is given. Returns similarities (Q, k) and rows (Q, k); where there are fewer
         than `k`, -inf and row -1. Raises `ValueError` for queries of another shape or not finite, or a `k` below 1.
@@ -285,8 +288,12 @@ class Block:
             mask = self.alive
         else:
             low, high = np.searchsorted(allowed, [self.rows[0], self.rows[-1] + 1])
-            mask = np.zeros(len(self.rows), bool)
-            mask[self.find(allowed[low:high])[1]] = True
+            if SPARSE * (high - low) < len(self.rows):
+                mask = np.zeros(len(self.rows), bool)
+                mask[self.find(allowed[low:high])[1]] = True
+            else:
+                mask = np.isin(self.rows, allowed[low:high], assume_unique=True)
+                mask = mask if self.alive is None else mask & self.alive
         return _View(self, mask, len(self.rows) if mask is None else int(mask.sum()))
 
 

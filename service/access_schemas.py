@@ -162,7 +162,7 @@ A_SESSION: dict[str, Any] = {
     "roles": ["operator"],
     "permissions": ["judge", "search", "view"],
     "cameras": ["station-north"],
-    "csrf_token": "c4c9a7…",
+    "csrf_token": "c4c9a70d3b0e4a52a6ce1d7b7c0d9f1e",
 }
 A_KEY_REQUEST = {
     "name": "intake north",

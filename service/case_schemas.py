@@ -40,7 +40,7 @@ class CaseChange(RequestBody):
 
 class MemberRequest(RequestBody):
     person_id: UUID = Field(description="The id of a user")
-    name: Name
+    name: Name = optional(description="Only where the service is open: elsewhere people go by their accounts' names")
 
 
 class ItemRequest(RequestBody):
@@ -155,6 +155,10 @@ class ExportResponse(ResponseBody):
     created_at: datetime
     expires_at: datetime
     content: str = Field(description="Path of the zip")
+
+
+class ExportList(ResponseBody):
+    exports: list[ExportResponse]
 
 
 EXAMPLE_VERDICT: dict[str, Any] = {

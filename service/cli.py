@@ -1,6 +1,6 @@
 """`person-search`: every job from the command line, one function a command.
 
-Commands that search or add images speak to a running service over its API (service/client.py); `serve` and
+Commands that search or add images speak to a running service over its API (service/client); `serve` and
 `worker` are the two long-running processes; `train`, `evaluate` and `synth` need no service. Heavy imports stay
 inside the commands, so that `--help` is instant.
 """
@@ -12,7 +12,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -41,6 +41,11 @@ app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="api-key")
 app.add_typer(audit_app, name="audit")
 
+if TYPE_CHECKING:
+    from service.schemas import IngestionItem
+
+NOT_ADDED: tuple[Literal["rejected", "failed"], ...] = ("rejected", "failed")
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -67,18 +72,20 @@ PREFIX = "PERSON_SEARCH_"
 
 def main() -> None:
     """Run the command line; an error meant for the user is one sentence on stderr and exit status 1."""
-    from pydantic import ValidationError
-
-    from indexer.errors import GalleryError
-    from model.errors import ModelError
-    from service.client import ServiceError
-
     try:
         app()
-    except (GalleryError, ModelError, ServiceError) as error:
-        _fail(str(error))
-    except ValidationError as error:
-        _fail(" ".join(_sentence(e["loc"], e["msg"]) for e in error.errors()))
+    except Exception as error:
+        from pydantic import ValidationError
+
+        from indexer.errors import GalleryError
+        from model.errors import ModelError
+        from service.client import ServiceError
+
+        if isinstance(error, ValidationError):
+            _fail(" ".join(_sentence(e["loc"], e["msg"]) for e in error.errors()))
+        if isinstance(error, GalleryError | ModelError | ServiceError):
+            _fail(str(error))
+        raise
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
@@ -182,15 +189,15 @@ def ingest(
         else:
             with open_upload(Path(source), camera) as upload:
                 ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras)
-        state = follow_with_progress(client, ingestion["id"], console)
-        bad = [row for kind in ("rejected", "failed") for row in client.items(ingestion["id"], kind)]
+        state = follow_with_progress(client, ingestion.id, console)
+        bad = [row for kind in NOT_ADDED for row in client.items(ingestion.id, kind)]
     _report(bad, rejected)
-    if state["error"]:
-        _fail(state["error"])
+    if state.error:
+        _fail(state.error)
     raise typer.Exit(1 if bad else 0)
 
 
-def _report(bad: list[dict[str, Any]], rejected: Path | None) -> None:
+def _report(bad: list[IngestionItem], rejected: Path | None) -> None:
     """The rows that were not added: all of them to a CSV file, or the first ones as a table."""
     if rejected is not None:
         with rejected.open("w", newline="") as out:
@@ -198,11 +205,11 @@ def _report(bad: list[dict[str, Any]], rejected: Path | None) -> None:
                 out, ["position", "external_id", "file", "state", "code", "reason"], extrasaction="ignore"
             )
             writer.writeheader()
-            writer.writerows(bad)
+            writer.writerows(row.model_dump() for row in bad)
     elif bad:
         table = Table("line", "file", "reason", title="Not added", title_justify="left")
         for row in bad[:20]:
-            table.add_row(str(row["position"]), row["file"] or "", row["reason"] or "")
+            table.add_row(str(row.position), row.file or "", row.reason or "")
         console.print(table)
         if len(bad) > 20:
             console.print(f"... and {len(bad) - 20} more; --rejected FILE writes them all to a CSV file.")

@@ -53,7 +53,7 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
             console.print(f"Adding the demo gallery ({GALLERY.name}) over the API")
             with open_upload(GALLERY) as upload:
                 ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras=True)
-            follow_with_progress(client, ingestion["id"], console)
+            follow_with_progress(client, ingestion.id, console)
             console.print(f'\n[bold]"{EXAMPLE}"[/]')
             print_ranking(client.search({"query": {"text": EXAMPLE}, "limit": 10}), console)
             if once:

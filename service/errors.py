@@ -222,8 +222,9 @@ def _sentence(error: Mapping[str, Any]) -> str:
     return f"{error['msg']}."
 
 
-def methods_at(path: str, routers: Sequence[APIRouter]) -> list[str]:
+def methods_at(request: Request, routers: Sequence[APIRouter]) -> list[str]:
     """What is possible at an address: all its routes together, where the router names only the first it meets."""
+    path = request.scope["path"]  # `request.url` has lost the tabs and line breaks that were in it
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     named = [route for route in routes if route.path == path]  # /images/facets is no /images/{image_id}
     matching = named or [route for route in routes if route.path_regex.match(path)]
@@ -246,7 +247,7 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        if request.method not in methods_at(request.url.path, routers):  # GET /images/facets: not an id that is wrong
+        if request.method not in methods_at(request, routers):  # GET /images/facets: not an id that is wrong
             return http_exception(request, HTTPException(405))
         return refusal(request, invalid(error.errors()))
 
@@ -256,7 +257,7 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
             case 404:
                 return problem(request, "no_such_route", f"There is nothing at {request.url.path}.")
             case 405:
-                allowed = ", ".join(methods_at(request.url.path, routers)) or (error.headers or {}).get("Allow", "")
+                allowed = ", ".join(methods_at(request, routers)) or (error.headers or {}).get("Allow", "")
                 sentence = f"{request.method} is not possible at {request.url.path}; {allowed} is."
                 return problem(request, "method_not_allowed", sentence, headers={"Allow": allowed})
             case 400 | 413 | 415 as status:

@@ -31,6 +31,7 @@ from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackR
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
 from service.principals import needs
 from service.schemas import (
+    EXAMPLE_ID,
     CameraChanges,
     CameraRequest,
     ImageChanges,
@@ -53,6 +54,8 @@ Find a person in camera images from a description, a photo, or both.
 
 Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone and answered in UTC. Errors are
 `application/problem+json` (RFC 9457). Every answer carries `X-Request-Id`, which the log names too."""
+
+IDS = {"camera_id": "station-north", "checkpoint_id": "3f2a9c51d07be846"}  # in paths; all others look alike
 
 BY_HAND: list[type[BaseModel]] = [
     SearchRequest,
@@ -123,6 +126,9 @@ def complete(document: dict[str, Any], routers: Sequence[APIRouter]) -> dict[str
         schemas.pop(unused, None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and "examples" not in parameter["schema"]:
+                    parameter["example"] = IDS.get(parameter["name"], EXAMPLE_ID)
             for response in operation["responses"].values():
                 response["headers"] = {**REQUEST_ID, **response.get("headers", {})}
     for router in routers:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from service.search_schemas import SearchResponse
 
 console = Console()
 Json = dict[str, Any]
@@ -98,7 +100,7 @@ def search(
     with Client(url) as client:
         answer = client.search(body, image)
     if as_json:
-        console.print_json(json.dumps(answer))
+        console.print_json(answer.model_dump_json())
     else:
         print_ranking(answer, console)
 
@@ -138,24 +140,23 @@ def _parsed(filter: str | None) -> Json:
     return parsed
 
 
-def print_ranking(answer: Json, console: Console) -> None:
+def print_ranking(answer: SearchResponse, console: Console) -> None:
     """The ranking as a table, the warnings below it. Image ids where the terminal is wide enough for them."""
     wide = console.width >= 110
-    grouped = any(result.get("group") for result in answer["results"])
+    grouped = any(result.group for result in answer.results)
     columns = ["rank", "similarity", "camera", "captured at", "external id"]
     table = Table(*columns, *(["images"] if grouped else []), *(["image id"] if wide else []))
-    for result in answer["results"]:
-        image = result["image"]
-        moment = image["captured_at"]
+    for result in answer.results:
+        image, moment = result.image, result.image.captured_at
         row = [
-            str(result["rank"]),
-            f"{result['similarity']:.3f}",
-            image["camera_id"] or "-",
-            f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S %Z}" if moment else "-",
-            image["external_id"] or "-",
+            str(result.rank),
+            f"{result.similarity:.3f}",
+            image.camera_id or "-",
+            f"{moment:%Y-%m-%d %H:%M:%S %Z}" if moment else "-",
+            image.external_id or "-",
         ]
-        group = [str(result["group"]["size"])] if grouped else []
-        table.add_row(*row, *group, *([result["image_id"]] if wide else []))
+        group = [str(result.group.size) if result.group else "-"] if grouped else []
+        table.add_row(*row, *group, *([str(result.image_id)] if wide else []))
     console.print(table)
-    for warning in answer["warnings"]:
+    for warning in answer.warnings:
         console.print(f"[yellow]note:[/] {warning}", highlight=False)

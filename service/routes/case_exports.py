@@ -14,7 +14,7 @@ from indexer.audit import Purpose
 from indexer.case_exports import ExportRecord
 from indexer.database import transaction
 from indexer.errors import NotFound
-from service.case_schemas import EXAMPLE_EXPORT, ExportRequest, ExportResponse
+from service.case_schemas import EXAMPLE_EXPORT, ExportList, ExportRequest, ExportResponse
 from service.context import CurrentContext
 from service.errors import documented
 from service.operations import refuse_when_full
@@ -78,6 +78,15 @@ def export_case(
     )
     response.headers["Location"] = f"/api/v1/cases/{case_id}/exports/{made.id}"
     return described(made)
+
+
+@router.get("", responses=answered({"exports": [EXAMPLE_EXPORT]}, *READING))
+def list_exports(context: CurrentContext, principal: Exporter, case_id: UUID) -> ExportList:
+    """The exports of a case that can be fetched, the newest first; those with images you may not see are left out."""
+    with transaction(context.database.engine) as session:
+        cases.case(session, case_id, principal.actor)
+        found = case_exports.exports(session, case_id, principal.cameras)
+    return ExportList(exports=[described(export) for export in found])
 
 
 @router.get("/{export_id}", responses=answered(EXAMPLE_EXPORT, *READING))

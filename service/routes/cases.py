@@ -12,7 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from indexer import audit, cases
+from indexer import accounts, audit, cases
 from indexer.audit import Purpose
 from indexer.cases import CaseRecord, ItemRecord, MemberRecord, NoteRecord, VerdictRecord
 from indexer.database import transaction
@@ -45,7 +45,7 @@ from service.case_schemas import (
     VerdictResponse,
 )
 from service.context import CurrentContext
-from service.errors import documented
+from service.errors import Refusal, documented
 from service.principals import Principal, may
 from service.results import result_image
 from service.routes.bodies import json_content, read_json, request_body
@@ -195,10 +195,12 @@ def add_member(
     case_id: UUID,
     asked: Annotated[MemberRequest, Depends(read_member)],
 ) -> MemberList:
-    """Let somebody else work on the case; the answer is everybody who does. They still see only their own cameras."""
+    """Let another user work on the case; the answer is everybody who does. They still see only their own cameras."""
+    is_open = context.settings.auth == "open"
     with transaction(context.database.engine) as session:
         cases.open_case(session, case_id, principal.actor)
-        added = cases.add_member(session, case_id, asked.person_id, asked.name)
+        name = name_given(asked) if is_open else name_of_user(session, asked.person_id)
+        added = cases.add_member(session, case_id, asked.person_id, name)
         members = cases.members(session, case_id)
         if added:
             record(session, principal, "case.member_add", case_id, ("user", asked.person_id))
@@ -212,6 +214,23 @@ def remove_member(context: CurrentContext, principal: Investigator, case_id: UUI
         cases.open_case(session, case_id, principal.actor)
         cases.remove_member(session, case_id, person_id)
         record(session, principal, "case.member_remove", case_id, ("user", person_id))
+
+
+def name_given(asked: MemberRequest) -> str:
+    """Where nobody signs in, people are who they are said to be. Raises Refusal without a name."""
+    if "name" not in asked.model_fields_set:
+        sentence = "This service is open, so nobody signs in here: give the name of this person, too."
+        raise Refusal("invalid_request", sentence, "/name")
+    return asked.name
+
+
+def name_of_user(session: Session, id: UUID) -> str:
+    """Raises Refusal for whom there is no account, or one that is disabled."""
+    user = accounts.user_by_id(session, id)
+    if user is None or user.disabled_at is not None:
+        sentence = f"There is no user {id} who could sign in. Correct the id, or ask an admin for it."
+        raise Refusal("not_found", sentence, "/person_id")
+    return user.name
 
 
 def described_member(member: MemberRecord) -> Member:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -34,6 +35,21 @@ NOT_READY = {
 }
 
 
+ALIVE = {"alive": True}
+RUNNING = {
+    "name": "person-search",
+    "version": "0.1.0",
+    "api": "v1",
+    "checkpoint_id": "3f2a9c51d07be846",
+    "net": "axm_net",
+    "has_text": True,
+}
+
+
+def answered(example: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": example}}}, **documented(public=True)}
+
+
 def own_version() -> str:
     try:
         return version("person-search")
@@ -41,7 +57,7 @@ def own_version() -> str:
         return "0+unknown"
 
 
-@router.get("/livez", responses=documented(public=True))
+@router.get("/livez", responses=answered(ALIVE))
 async def livez() -> Liveness:
     """The process turns. Says nothing about the database."""
     return Liveness()
@@ -74,7 +90,7 @@ def readyz(request: Request, response: Response) -> Readiness:
     return found
 
 
-@router.get("/version", responses=documented(public=True))
+@router.get("/version", responses=answered(RUNNING))
 def get_version(context: CurrentContext) -> Version:
     """Which program and which checkpoint answer here."""
     live = context.replica.state

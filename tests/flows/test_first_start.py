@@ -46,7 +46,7 @@ def test_the_printed_link_lets_the_first_user_in(tmp_path: Path) -> None:
         arguments = ["api-key", "create", "mine", "--role", "operator"]
         made = subprocess.run([*COMMAND, *arguments], env=environment, cwd=ROOT, capture_output=True, check=True)
         with Client(url, api_key=made.stdout.decode().strip()) as client:
-            assert client.search({"query": {"text": "a man"}})["candidates"] == 0
+            assert client.search({"query": {"text": "a man"}}).candidates == 0
         told = log.read_text()
         for secret in (link[1], KIM["password"], made.stdout.decode().strip(), signed_in.json()["csrf_token"]):
             assert secret not in told

@@ -63,7 +63,8 @@ def serving(folder: Path, database_url: str, checkpoint: Path, **settings: objec
     """`database_url` is empty for the embedded server."""
     port, log = free_port(), folder / "serve.log"
     chosen = {"data_dir": folder / "data", "database_url": database_url, "checkpoint": checkpoint, "port": port}
-    everything = {**chosen, "metrics_port": 0, "readiness_seconds": 0, "device": "cpu", **settings}
+    quiet = {"auth": "open", "metrics_port": 0, "readiness_seconds": 0, "device": "cpu"}
+    everything = {**chosen, **quiet, **settings}
     environment = {f"PERSON_SEARCH_{name.upper()}": str(value) for name, value in everything.items() if value != ""}
     address = f"http://127.0.0.1:{port}"
     with program("serve", environment, log) as process, httpx.Client(base_url=address, timeout=60) as http:

@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 from sqlalchemy import text
 
 from indexer.audit import Actor
 from indexer.database import transaction
 from indexer.errors import DatabaseUnavailable
-from service import access, cli, credentials
+from service import access, access_cli, checkpoint_cli, cli, credentials
 from service.client import Client, ServiceError
 from service.limits import Backoff, Buckets
 from tests.service.accounts import EVERY_ROLE, PASSWORD, key, sign_in, user, visitor
@@ -614,7 +615,8 @@ def test_accounts_from_the_command_line(
 ) -> None:
     monkeypatch.setenv("PERSON_SEARCH_DATABASE_URL", closed.database.url)
     monkeypatch.setenv("PERSON_SEARCH_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "250")
+    for commands in (access_cli, checkpoint_cli):
+        monkeypatch.setattr(commands, "console", Console(width=250))
 
     def run(*arguments: str, typed: str = "") -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["person-search", *arguments])

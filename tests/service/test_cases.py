@@ -112,6 +112,7 @@ def test_a_case_exists_for_its_members_only(world: World) -> None:
         ("GET", f"{case}/notes", None),
         ("POST", f"{case}/notes", {"note": "mine"}),
         ("POST", f"{case}/exports", {}),
+        ("GET", f"{case}/exports", None),
         ("GET", f"{case}/exports/{uuid4()}", None),
         ("GET", f"{case}/exports/{uuid4()}/content", None),
     ]:
@@ -128,6 +129,8 @@ def test_a_case_exists_for_its_members_only(world: World) -> None:
 
 def test_members_come_and_go_but_one_stays(world: World) -> None:
     case = world.case()
+    nameless = problem(world.anna.post(f"{case}/members", json={"person_id": str(BERT.id)}))
+    assert nameless["errors"][0]["pointer"] == "/name", "an open service has no accounts to take the name from"
     body = {"person_id": str(BERT.id), "name": "bert"}
     for _ in range(2):
         members = world.anna.post(f"{case}/members", json=body).json()["members"]
@@ -254,6 +257,8 @@ def test_whoever_may_not_see_a_camera_sees_only_that_there_is_an_item(world: Wor
     assert exported["images"] == 1
     whole = world.anna.post(f"{case}/exports", json={}).json()
     assert whole["images"] == 2
+    assert world.anna.get(f"{case}/exports").json()["exports"] == [whole, exported]
+    assert world.nora.get(f"{case}/exports").json()["exports"] == [exported]
     assert problem(world.nora.get(whole["content"]))["code"] == "not_found", "nor by way of somebody else's export"
     assert world.anna.get(exported["content"]).status_code == 200
 
@@ -533,11 +538,13 @@ def test_exports_expire_and_leave_nothing(world: World) -> None:
     file = case_exports.file_of(context.eraser.exports, UUID(made["id"]))
     case_exports.remove_expired(context.database, context.eraser.exports)
     assert file.exists()
+    assert world.anna.get(f"{case}/exports").json()["exports"] == [made]
     broken_off = context.eraser.exports / f"{uuid4()}.zip"
     broken_off.write_bytes(b"half of one")
     with transaction(context.database.engine) as session:
         session.execute(text("UPDATE case_export SET expires_at = now() WHERE id = :id"), {"id": made["id"]})
     assert problem(world.anna.get(made["content"]))["code"] == "not_found"
+    assert world.anna.get(f"{case}/exports").json()["exports"] == []
     assert case_exports.remove_expired(context.database, context.eraser.exports) == 2
     assert not file.exists() and not broken_off.exists()
 

@@ -22,6 +22,7 @@ from service.case_schemas import (
     CaseList,
     CaseRequest,
     CaseResponse,
+    ExportList,
     ExportRequest,
     ExportResponse,
     ItemList,
@@ -102,6 +103,19 @@ def test_every_call_documents_its_errors_with_examples() -> None:
     assert seen == set(KINDS) - of_no_call
 
 
+def test_every_call_and_every_answer_has_an_example() -> None:
+    bytes_alone = {"type": "string", "format": "binary"}
+    for path, operations in openapi_document()["paths"].items():
+        for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    assert "example" in parameter or "examples" in parameter["schema"], (method, path)
+            for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+                for media_type, content in body.get("content", {}).items():
+                    if content["schema"] != bytes_alone:
+                        assert content.get("example") or content.get("examples"), (method, path, media_type)
+
+
 def test_the_documentation_names_every_error() -> None:
     text = (COMMITTED.parent / "api.md").read_text("utf-8")
     assert [code for code in KINDS if f"`{code}`" not in text] == []
@@ -145,6 +159,7 @@ def test_the_documentation_names_every_error() -> None:
         ("get", "/api/v1/cases/{case_id}/items", ItemList),
         ("get", "/api/v1/cases/{case_id}/notes", NoteList),
         ("post", "/api/v1/cases/{case_id}/exports", ExportResponse),
+        ("get", "/api/v1/cases/{case_id}/exports", ExportList),
         ("post", "/api/v1/searches/{search_id}/results/{image_id}/verdicts", VerdictResponse),
         ("get", "/api/v1/audit-events", AuditEvents),
         ("get", "/api/v1/audit-events/verification", AuditVerification),

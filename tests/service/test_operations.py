@@ -237,6 +237,8 @@ def test_an_unexpected_error_keeps_its_secrets(service: Service, monkeypatch: py
         ("GET", "/page/none.js", 404, "no_such_route"),
         ("PUT", "/api/v1/cameras", 405, "method_not_allowed"),
         ("GET", "/api/v1/images/facets", 405, "method_not_allowed"),
+        ("GET", "/api/v1/images/%09", 422, "invalid_request"),
+        ("GET", "/api/v1/images/a%0Ab", 422, "invalid_request"),
         ("DELETE", "/", 405, "method_not_allowed"),
     ],
 )

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -130,14 +129,14 @@ def test_a_mistake_is_one_sentence(run: Run, arguments: list[str], sentence: str
 def test_the_client_does_every_job(filled: Service) -> None:
     with Client(str(filled.http.base_url)) as client:
         found = client.search({"query": {"text": "a man"}, "limit": 3})
-        assert [one["rank"] for one in client.results(found)] == list(range(1, 9))
-        refined = client.refine(found["id"], {"positive": [found["results"][0]["image_id"]]})
-        assert refined["parent_id"] == found["id"]
-        counted: dict[str, Any] = client.facets({"filter": {"tags": {"any": ["platform"]}}})
-        assert counted["images"] == 6
+        assert [one.rank for one in client.results(found)] == list(range(1, 9))
+        refined = client.refine(found.id, {"positive": [found.results[0].image_id]})
+        assert refined.parent_id == found.id
+        counted = client.facets({"filter": {"tags": {"any": ["platform"]}}})
+        assert counted.images == 6
         saved = client.save_search("everybody", {"query": {"text": "a man"}, "limit": 3})
-        assert [one["name"] for one in client.saved_searches()] == ["everybody"]
-        again = client.run_saved_search(saved["id"], {"reason": "once more"})
-        assert again["results"] == found["results"]
+        assert [one.name for one in client.saved_searches()] == ["everybody"]
+        again = client.run_saved_search(saved.id, {"reason": "once more"})
+        assert again.results == found.results
         with pytest.raises(ServiceError, match="strips"):
-            client.explain(found["id"], found["results"][0]["image_id"])
+            client.explain(found.id, found.results[0].image_id)
