@@ -2,7 +2,7 @@
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Suspense, lazy, useEffect, useRef, useState } from "react";
-import { Failure, call, setCsrf } from "./api/client";
+import { Failure, call, onSessionEnd, setCsrf } from "./api/client";
 import type { Permission, Session } from "./api/types";
 import { Door } from "./door";
 import { allZones } from "./lib/zones";
@@ -38,6 +38,7 @@ export function App() {
   const route = useRoute();
   const queries = useQueryClient();
   const [token] = useState(() => (route.page === "setup" ? route.token : null));
+  const [ended, setEnded] = useState(false);
   const session = useQuery({
     queryKey: ["session"],
     queryFn: async () => {
@@ -46,65 +47,34 @@ export function App() {
       return found;
     },
     staleTime: Infinity,
+    gcTime: Infinity,
   });
-  const ended = useEnded();
 
   useEffect(() => {
     // A set-up link is good once and belongs into no history.
     if (route.page === "setup") go({ page: "search", search: null, image: null }, true);
   }, [route]);
+  useEffect(
+    () =>
+      onSessionEnd(() => {
+        if (queries.getQueryData(["session"]) === undefined) return; // nobody had signed in yet
+        setEnded(true);
+        queries.removeQueries({ predicate: ({ queryKey }) => queryKey[0] !== "session" }); // nothing seen stays
+      }),
+    [queries],
+  );
 
-  const outside = ended || (session.error instanceof Failure && session.error.status === 401);
-  if (outside) {
+  const door = <Door token={token} ended={ended} onIn={() => setEnded(false)} />;
+  if (session.data) {
     return (
-      <Door
-        token={token}
-        ended={ended}
-        onIn={() => {
-          endedNow(false);
-          void queries.invalidateQueries({ predicate: ({ queryKey }) => queryKey[0] !== "session" });
-        }}
-      />
+      <Present key={session.data.id} session={session.data}>
+        <Workspace>{ended ? door : <Shell route={route} />}</Workspace>
+      </Present>
     );
   }
+  if (session.error instanceof Failure && session.error.status === 401) return door;
   if (session.isError) return <Failed error={session.error} retry={() => void session.refetch()} />;
-  if (!session.data) return null; // for the blink until it is known
-  return (
-    <Present session={session.data}>
-      <Workspace>
-        <Shell route={route} />
-      </Workspace>
-    </Present>
-  );
-}
-
-// Whether some call was answered with 401: the session is over, whatever page one is on. Said once, for all of them.
-let over = false;
-let tell: ((over: boolean) => void) | null = null;
-
-function endedNow(now: boolean): void {
-  over = now;
-  tell?.(now);
-}
-
-function useEnded(): boolean {
-  const queries = useQueryClient();
-  const [ended, setEnded] = useState(over);
-  useEffect(() => {
-    tell = setEnded;
-    const look = (error: unknown) => {
-      const here = queries.getQueryData(["session"]) !== undefined;
-      if (here && error instanceof Failure && error.status === 401 && error.code === "unauthenticated") endedNow(true);
-    };
-    const stops = [
-      queries.getQueryCache().subscribe((event) => look(event.query.state.error)),
-      queries.getMutationCache().subscribe((event) => look(event.mutation?.state.error)),
-    ];
-    return () => {
-      for (const stop of stops) stop();
-    };
-  }, [queries]);
-  return ended;
+  return null; // for the blink until it is known
 }
 
 function Shell({ route }: { route: Route }) {

@@ -14,6 +14,13 @@ export function setCsrf(token: string | null): void {
   csrf = token;
 }
 
+let ended: () => void = () => undefined;
+
+/** Whom to tell when a call is refused because the session is over; one listener, the frame of the page. */
+export function onSessionEnd(listener: () => void): void {
+  ended = listener;
+}
+
 /** Why a call got no answer it could use. `status` 0: the service was not reached. */
 export class Failure extends Error {
   constructor(
@@ -67,8 +74,10 @@ export async function send(path: string, { method = "GET", body, type, signal, h
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new Failure("The service does not answer. Is it still running?", 0, "offline");
   }
-  if (!response.ok) throw failure(response.status, await response.text(), response.headers.get("Retry-After"));
-  return response;
+  if (response.ok) return response;
+  const refused = failure(response.status, await response.text(), response.headers.get("Retry-After"));
+  if (refused.code === "unauthenticated") ended();
+  throw refused;
 }
 
 /** `/searches` -> `/api/v1/searches`; what stands outside of the prefix (`/readyz`, paths in answers) stays. */

@@ -5,7 +5,7 @@
 
 import { type InfiniteData, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, createContext, useContext, useMemo, useRef, useState } from "react";
-import { call, sentence } from "../api/client";
+import { Failure, call, sentence } from "../api/client";
 import type { SearchPage, SearchResponse, Verdict, Word } from "../api/types";
 import { type Marks, NO_MARKS, mark } from "../lib/marks";
 import { type Question, emptyQuestion, questionOf, requestOf, whyNot } from "../lib/question";
@@ -46,6 +46,7 @@ export function Workspace({ children }: { children: ReactNode }) {
   const [hint, setHint] = useState<string | null>(null);
   const latest = useRef(question);
   const request = useRef<AbortController>(null);
+  const current = useRef<string | null>(null); // the search whose question this is, edited since or not
   const asked = useRef(new Map<string, Question>()); // by search: one's own picture is known to nobody else
 
   const work = useMemo(() => {
@@ -67,10 +68,12 @@ export function Workspace({ children }: { children: ReactNode }) {
         if (own.signal.aborted) return;
         keep(answer);
         asked.current.set(answer.id, next);
+        current.current = answer.id;
         setMarks(NO_MARKS);
         go({ page: "search", search: answer.id, image: null });
       } catch (reason) {
-        if (!own.signal.aborted) setError(reason);
+        const over = reason instanceof Failure && reason.code === "unauthenticated"; // the door says so
+        if (!own.signal.aborted && !over) setError(reason);
       } finally {
         if (request.current === own) setRunning(false);
       }
@@ -121,6 +124,8 @@ export function Workspace({ children }: { children: ReactNode }) {
         set(next);
       },
       adopt: (answer: SearchResponse) => {
+        if (current.current === answer.id) return; // somebody was elsewhere meanwhile, and finds their work as it was
+        current.current = answer.id;
         set(asked.current.get(answer.id) ?? questionOf(answer.request, zone));
       },
       toggleMark: (image: string, kind: "like" | "unlike") => setMarks((marks) => mark(marks, image, kind)),
@@ -138,6 +143,7 @@ export function Workspace({ children }: { children: ReactNode }) {
       },
       clear: () => {
         request.current?.abort();
+        current.current = null;
         setRunning(false);
         setError(null);
         setHint(null);

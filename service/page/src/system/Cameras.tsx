@@ -88,7 +88,7 @@ function Edit({ camera, onClose }: { camera: Camera | null; onClose: () => void 
         {!camera && (
           <label className="field">
             <span>Id, as images name it</span>
-            <input name="id" required maxLength={100} pattern="[^\s/]+" autoFocus autoComplete="off" />
+            <input name="id" required maxLength={100} pattern="[^\s\/]+" autoFocus autoComplete="off" />
           </label>
         )}
         <label className="field">
