@@ -22,7 +22,10 @@ def violations(page: Page) -> list[str]:
     found: dict[str, Any] = page.evaluate(
         "tags => window.axe.run(document, {runOnly: {type: 'tag', values: tags}})", STANDARD
     )
-    return [f"{each['id']}: {[node['html'][:160] for node in each['nodes'][:3]]}" for each in found["violations"]]
+    return [
+        f"{each['id']}: {[(node['html'][:160], node['failureSummary']) for node in each['nodes'][:3]]}"
+        for each in found["violations"]
+    ]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -106,7 +106,7 @@ function Shell({ route }: { route: Route }) {
       >
         Skip to the content
       </a>
-      <div className="rail">
+      <header className="rail">
         <div className="mark">
           <img src={MARK} alt="Person search" />
         </div>
@@ -131,7 +131,7 @@ function Shell({ route }: { route: Route }) {
           </ul>
         </nav>
         <Account name={session.kind === "open" ? "Open" : session.name} />
-      </div>
+      </header>
       <main className="main" id="main" ref={main} tabIndex={-1}>
         {!allowed ? (
           atStart ? null : (

@@ -4,6 +4,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
 import { call, sentence } from "../api/client";
 import type { Neighbours as Answer } from "../api/types";
+import { formatRoute } from "../lib/route";
 import { apart, longTime, plural } from "../lib/format";
 import { usePreferences } from "../settings";
 
@@ -14,7 +15,7 @@ const SPANS = [
   [43_200, "12 h"],
 ] as const;
 
-export function Neighbours({ image }: { image: string }) {
+export function Neighbours({ search, image }: { search: string; image: string }) {
   const { zone } = usePreferences();
   const [seconds, setSeconds] = useState<number>(3600);
   const self = useRef<HTMLLIElement>(null);
@@ -29,12 +30,12 @@ export function Neighbours({ image }: { image: string }) {
     const strip = self.current?.parentElement;
     if (strip && self.current) strip.scrollLeft = self.current.offsetLeft - strip.clientWidth / 2;
   }, [data]);
-  const neighbour = ({ id, content, thumbnail, captured_at, seconds: away }: Answer["images"][number]) => (
+  const neighbour = ({ id, thumbnail, captured_at, seconds: away }: Answer["images"][number]) => (
     <li key={id}>
-      <a href={content} target="_blank" rel="noopener" title={captured_at ? longTime(captured_at, zone) : ""}>
-        <img src={thumbnail} alt={`${apart(away)} from this one`} loading="lazy" />
+      <a href={formatRoute({ page: "search", search, image: id })} title={captured_at ? longTime(captured_at, zone) : ""}>
+        <img src={thumbnail} alt="" loading="lazy" />
+        <span className="tiny figures muted">{apart(away)}</span>
       </a>
-      <span className="tiny figures muted">{apart(away)}</span>
     </li>
   );
   return (
@@ -57,7 +58,7 @@ export function Neighbours({ image }: { image: string }) {
         <ul tabIndex={0} aria-label="Images by time">
           {before.map(neighbour)}
           <li ref={self} className="self">
-            <img src={`/api/v1/images/${image}/content?variant=thumb`} alt="This one" />
+            <img src={`/api/v1/images/${image}/content?variant=thumb`} alt="" />
             <span className="tiny">this one</span>
           </li>
           {after.map(neighbour)}

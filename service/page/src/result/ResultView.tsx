@@ -214,7 +214,7 @@ export function ResultView({ answer, results, index, image, onStep, onClose, onC
             </ul>
           </section>
         )}
-        <Neighbours image={image} />
+        <Neighbours search={answer.id} image={image} />
       </div>
     </Dialog>
   );

@@ -1,7 +1,7 @@
 /** The results as a grid of whole crops, as many of them in the document as there are on the screen. */
 
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { type RefObject, memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { type ReactNode, type RefObject, memo, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import type { Result, Word } from "../api/types";
 import { BANDS, VERDICTS, capital, longTime, plural, shortTime } from "../lib/format";
 import { command, isTyping, move } from "../lib/keyboard";
@@ -81,14 +81,23 @@ export function Grid(props: Props) {
     if (hasMore && rows.length > 0 && lastShown >= rows.length - 3) onMore();
   }, [hasMore, lastShown, rows.length, onMore]);
 
+  /** Gives the focus to the card that is asked for, once it is in the document. */
+  const focusCard = useCallback((index: number) => {
+    const card = list.current?.querySelector<HTMLElement>(`[data-index="${index}"] > button`);
+    if (!wantsFocus.current || !card) return;
+    wantsFocus.current = false;
+    card.focus({ preventScroll: true });
+  }, []);
+
   const focusOn = useCallback(
     (index: number) => {
       wantsFocus.current = true;
       setFocused(index);
       const row = rowOf(rows, index);
       if (row >= 0) virtual.scrollToIndex(row, { align: "auto" });
+      focusCard(index); // now, if it is on the screen: nothing may be left to render
     },
-    [rows, setFocused, virtual],
+    [rows, setFocused, virtual, focusCard],
   );
 
   const focusNow = useRef(focusOn);
@@ -97,14 +106,7 @@ export function Grid(props: Props) {
     if (returnTo) focusNow.current(returnTo.index);
   }, [returnTo]);
 
-  useEffect(() => {
-    if (!wantsFocus.current) return;
-    const card = list.current?.querySelector<HTMLElement>(`[data-index="${focused}"] > button`);
-    if (card) {
-      wantsFocus.current = false;
-      card.focus({ preventScroll: true });
-    }
-  });
+  useEffect(() => focusCard(focused));
 
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
@@ -220,22 +222,25 @@ export function spoken(result: Result, camera: string, zone: string): string {
   return parts.join(", ");
 }
 
+/** For screen readers, between what everybody sees: the name of a card begins with what stands on it. */
+const Unseen = ({ children }: { children: ReactNode }) => <span className="unseen">{children}</span>;
+
 const Card = memo(function Card(props: CardProps) {
   const { result, index, total, frame, camera, zone, marked, verdict, active, onOpen, onFocus, onMark } = props;
   const { image, band, group } = result;
   const [gone, setGone] = useState(false);
-  const states = [verdict && `judged ${VERDICTS[verdict]}`, marked === "like" && "marked as like this", marked === "unlike" && "marked as not this"];
-  const label = [spoken(result, camera, zone), ...states.filter(Boolean)].join(", ");
+  const judged = [verdict && `judged ${VERDICTS[verdict]}`, marked === "like" && "marked as like this", marked === "unlike" && "marked as not this"];
+  const states = judged.filter(Boolean).map((state) => `, ${state}`).join("");
   return (
     <div className={`hit${marked ? ` ${marked}` : ""}`} role="listitem" aria-posinset={index + 1} aria-setsize={total} data-index={index}>
-      <button type="button" tabIndex={active ? 0 : -1} aria-label={label} onClick={() => onOpen(index)} onFocus={() => onFocus(index)}>
+      <button type="button" tabIndex={active ? 0 : -1} onClick={() => onOpen(index)} onFocus={() => onFocus(index)}>
         <span className="frame" style={{ height: frame }}>
           {gone ? (
             <span className="muted tiny">Not shown any more</span>
           ) : (
             <img src={image.thumbnail} alt="" decoding="async" draggable={false} onError={() => setGone(true)} />
           )}
-          {group && group.size > 1 && <span className="badge pile figures">{group.size}</span>}
+          {group && group.size > 1 && <span className="badge pile figures" aria-hidden="true">{group.size}</span>}
           {verdict && (
             <span className={`badge verdict ${verdict}`}>
               <Icon name={VERDICT_ICONS[verdict]} />
@@ -244,17 +249,26 @@ const Card = memo(function Card(props: CardProps) {
         </span>
         <span className="caption">
           <span className="line">
+            <Unseen>Rank </Unseen>
             <span className="rank figures">{result.rank}</span>
+            <Unseen>, </Unseen>
             <span className="clip grow">{camera}</span>
           </span>
+          <Unseen>, </Unseen>
           <span className="line muted figures">
             <span className="clip">{image.captured_at ? shortTime(image.captured_at, zone) : "no time"}</span>
           </span>
+          <Unseen>, </Unseen>
           <span className="line muted figures">
             {band && <span className={`level ${band}`} />}
             <span className="clip grow">{band ? capital(BANDS[band].short) : "similarity"}</span>
+            <Unseen>{band ? " resemblance, " : " "}</Unseen>
             <span>{result.similarity.toFixed(2)}</span>
           </span>
+          <Unseen>
+            {group && group.size > 1 && `, ${plural(group.size, "image")}`}
+            {states}
+          </Unseen>
         </span>
       </button>
       <span className="marks">
