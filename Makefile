@@ -38,6 +38,7 @@ service/page/node_modules/.ready: $(READY) service/page/package-lock.json
 
 test-page: $(BUILT)
 	$(NPM) run --silent test
+	tests/page/chromium $(BIN)/python
 
 # Two test processes for two cores; `slow` tests are left to test-all.
 test: lint test-page

@@ -1,7 +1,7 @@
 """The page in a real browser, on a real service: Chromium of the machine, driven by Playwright, and nothing outside.
 
-`demo` has the shipped gallery and the shipped checkpoint; `crowd` has many images and a cheap encoder; `closed` asks who
-is there. Every test ends by asserting that the page asked nobody but the service, and that the browser complained of
+`demo` has the shipped gallery and the shipped checkpoint; `crowd` has many images and a cheap encoder; `closed` asks
+who is there. Every test ends by asserting that the page asked nobody but the service, and that the browser complained of
 nothing. Pictures of the page are kept in the folder that PAGE_SCREENSHOTS names, if it names one.
 """
 
@@ -24,15 +24,23 @@ from service.app import PAGE
 from service.upload import open_upload
 from tests.fake_encoder import GridFiles
 from tests.service.accounts import EVERY_ROLE, key, user
-from tests.service.conftest import Service, pixels, encoded, running_service, wait_until, zipped
+from tests.service.conftest import Service, encoded, pixels, running_service, wait_until, zipped
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "service" / "demo_gallery"
 SHIPPED = ROOT / "model" / "weights" / "axm_net_synth.safetensors"
 AXE = ROOT / "service" / "page" / "node_modules" / "axe-core" / "axe.min.js"
 SITES = {"platform-1": "Station", "platform-2": "Station", "ticket-hall": "Station", "stairs": "Station"}
+STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PATIENCE = 20_000  # milliseconds; two busy cores are slow, which is no bug
-ROLES = {"olga": "operator", "ines": "investigator", "ivan": "investigator", "inge": "ingest", "axel": "auditor", "ada": "admin"}
+ROLES = {
+    "olga": "operator",
+    "ines": "investigator",
+    "ivan": "investigator",
+    "inge": "ingest",
+    "axel": "auditor",
+    "ada": "admin",
+}
 
 NOWHERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -60,11 +68,10 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="session")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    if not PAGE.exists():
-        pytest.skip("the page is not built: make page")
+    assert PAGE.exists(), "The page is not built: run `make page`."
     executable = chromium()
-    if executable is None and not Path(playwright.chromium.executable_path).exists():
-        pytest.skip("there is no Chromium: install Debian's chromium, or run `playwright install chromium`")
+    here = executable is not None or Path(playwright.chromium.executable_path).exists()
+    assert here, "There is no Chromium: `tests/page/chromium .venv/bin/python` gets one, or set CHROMIUM to yours."
     browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
     yield browser
     browser.close()
@@ -87,7 +94,9 @@ class Visit:
     def open_page(self) -> Page:
         page = self.context.new_page()
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text))
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text)
+        )
         return page
 
     def goto(self, fragment: str = "") -> Page:
@@ -161,7 +170,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """620 small pictures, three a track, some known, with an encoder that costs nothing and a second one to upgrade to."""
+    """620 small pictures, three a track, some known; an encoder that costs nothing, and a second one to upgrade to."""
     folder = tmp_path_factory.mktemp("crowd")
     with running_service(folder, files=GridFiles(folder / "files"), max_ingestion_bytes=2**25) as service:
         service.camera("north", "south")
@@ -216,6 +225,27 @@ def answered(page: Page, act: Callable[[], object], path: str = "/searches") -> 
     if path == "/searches" and "id" in body:
         page.wait_for_function("id => location.hash.includes(id)", arg=body["id"])
     return body
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds; it is given to the page by the test, not by the service."""
+    if not page.evaluate("Boolean(window.axe)"):
+        page.evaluate(AXE.read_text("utf-8"))
+    found: dict[str, Any] = page.evaluate(
+        "tags => window.axe.run(document, {runOnly: {type: 'tag', values: tags}})", STANDARD
+    )
+    return [
+        f"{each['id']}: {[(node['html'][:160], node['failureSummary']) for node in each['nodes'][:3]]}"
+        for each in found["violations"]
+    ]
+
+
+def violations_in_both_themes(page: Page) -> list[str]:
+    found = []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found += violations(page)
+    return found
 
 
 def picture_kept(page: Page, name: str) -> None:

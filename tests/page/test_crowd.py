@@ -1,4 +1,4 @@
-"""Many results: scrolling to the five hundredth, tracks as groups, 10,000 in the grid, an upgrade beside the searches."""
+"""Many results: scrolling to the five hundredth, tracks as groups, 10,000 in the grid; an upgrade beside searches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from indexer import worker
 from tests.fake_encoder import GridEncoder
-from tests.page.conftest import Open, answered, picture_kept, search
+from tests.page.conftest import Open, answered, picture_kept, search, violations_in_both_themes
 from tests.service.conftest import Service, wait_until
 
 LONG_TASK = 100  # milliseconds that nothing may take while somebody scrolls
@@ -31,7 +31,9 @@ def test_scrolling_to_result_500(page: Page) -> None:
     for _ in range(40):
         if page.locator("[data-index='499'] > button").count():
             break
-        page.evaluate(reach if not page.locator("[data-index]").count() else "document.querySelector('main').scrollBy(0, 700)")
+        page.evaluate(
+            reach if not page.locator("[data-index]").count() else "document.querySelector('main').scrollBy(0, 700)"
+        )
         expect(page.get_by_text("Loading more …")).to_have_count(0)
     else:
         pytest.fail("rank 500 never came")
@@ -51,7 +53,7 @@ def test_grouped_by_track_each_stands_for_three(page: Page) -> None:
 
 
 def test_the_grid_scrolls_smoothly_through_10000_results(visit: Open, crowd: Service, browser: Browser) -> None:
-    """The ranking is made up of one answer of the service, its pages cut by this test; the pictures are the service's."""
+    """The ranking repeats one answer of the service, its pages are cut by this test; the pictures are the service's."""
     visited = visit(crowd)
     page = visited.goto()
     model = crowd.found({"query": {"text": "a person"}, "limit": 60})
@@ -144,6 +146,7 @@ def test_an_upgrade_is_watched_judged_activated_and_rolled_back(visit: Open, cro
     card.get_by_role("button", name="Ask the gate").click()
     expect(card.get_by_text(re.compile("The gate (agrees|refuses)"))).to_be_visible()
     picture_kept(page, "upgrade")
+    assert violations_in_both_themes(page) == []
     card.get_by_role("button", name="Activate").click()
     decide = page.get_by_role("dialog", name=re.compile("Let this checkpoint"))
     decide.get_by_label(re.compile("Even if")).check()

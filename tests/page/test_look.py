@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.page.conftest import AXE, Open, picture_kept, search
+from tests.page.conftest import Open, picture_kept, search, violations
 from tests.service.conftest import Service
 
-STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PAGES = ("search", "add", "cases", "system", "audit", "accounts")
-
-
-def violations(page: Page) -> list[str]:
-    """What axe finds; it is given to the page by the test, not by the service."""
-    if not page.evaluate("Boolean(window.axe)"):
-        page.evaluate(AXE.read_text("utf-8"))
-    found: dict[str, Any] = page.evaluate(
-        "tags => window.axe.run(document, {runOnly: {type: 'tag', values: tags}})", STANDARD
-    )
-    return [
-        f"{each['id']}: {[(node['html'][:160], node['failureSummary']) for node in each['nodes'][:3]]}"
-        for each in found["violations"]
-    ]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -99,7 +84,9 @@ def test_everything_works_at_200_percent_zoom_and_without_motion(visit: Open, de
         wide = page.evaluate("document.querySelector('main').scrollWidth - document.querySelector('main').clientWidth")
         assert wide <= 0, f"{name} scrolls sideways"
         picture_kept(page, f"zoom-{name}")
-    motion = page.evaluate("[...document.getAnimations()].filter(animation => animation.playState === 'running').length")
+    motion = page.evaluate(
+        "[...document.getAnimations()].filter(animation => animation.playState === 'running').length"
+    )
     assert motion == 0
 
 
@@ -108,6 +95,8 @@ def test_a_wide_screen_holds_more_in_a_row(visit: Open, demo: Service) -> None:
     for width in (1280, 1920):
         page = visit(demo, viewport={"width": width, "height": 1080}).goto()
         search(page, "a man in an orange jacket carrying a white backpack")
-        columns.append(page.evaluate("getComputedStyle(document.querySelector('.cards')).gridTemplateColumns.split(' ').length"))
+        columns.append(
+            page.evaluate("getComputedStyle(document.querySelector('.cards')).gridTemplateColumns.split(' ').length")
+        )
         picture_kept(page, f"results-{width}")
     assert columns[1] > columns[0] >= 8

@@ -304,9 +304,7 @@ def test_the_page_is_served_and_refers_to_nobody_else(service: Service) -> None:
     assert re.search(r"<script(?![^>]+src=)", page.text) is None
 
 
-def test_a_page_that_is_not_built_says_how(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_that_is_not_built_says_how(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.app.PAGE", tmp_path / "none")
     answer = service.http.get("/")
     assert answer.status_code == 503 and "make page" in answer.text

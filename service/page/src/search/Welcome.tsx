@@ -1,4 +1,6 @@
+import { plural } from "../lib/format";
 import { Icon } from "../parts/Icon";
+import { useHere } from "../session";
 import { SavedSearches } from "./SavedSearches";
 import { useWork } from "./workspace";
 
@@ -11,6 +13,8 @@ const EXAMPLES = [
 
 export function Welcome() {
   const { run, question } = useWork();
+  const { cameras } = useHere();
+  const images = cameras.reduce((sum, camera) => sum + camera.images, 0);
   return (
     <section className="welcome">
       <h2>Who are you looking for?</h2>
@@ -25,7 +29,14 @@ export function Welcome() {
           </li>
         ))}
       </ul>
-      <SavedSearches />
+      <div className="row">
+        <SavedSearches />
+        {images > 0 && (
+          <p className="small muted figures">
+            {plural(images, "image")} from {plural(cameras.length, "camera")}
+          </p>
+        )}
+      </div>
     </section>
   );
 }
