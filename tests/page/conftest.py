@@ -1,7 +1,7 @@
 """The page in a real browser, on a real service: Chromium of the machine, driven by Playwright, and nothing outside.
 
-`demo` has the shipped gallery and the shipped checkpoint; `crowd` has many images and a cheap encoder; `closed` asks
-who is there. Every test ends by asserting that the page asked nobody but the service, and that the browser complained of
+`demo` has the shipped gallery and the shipped checkpoint; `crowd` has many images and a cheap encoder; `closed` wants
+a sign-in. Each test ends by asserting that the page asked nobody but the service, and that the browser complained of
 nothing. Pictures of the page are kept in the folder that PAGE_SCREENSHOTS names, if it names one.
 """
 
