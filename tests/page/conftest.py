@@ -52,6 +52,7 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the names of groups become part of the tests' names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these in one process: they share a browser and three services."""
     for item in items:
