@@ -40,12 +40,12 @@ test-page: $(BUILT)
 	$(NPM) run --silent test
 	tests/page/chromium $(BIN)/python
 
-# Two test processes for two cores; `slow` tests are left to test-all.
+# Two test processes for two cores, a file in one of them; `slow` tests are left to test-all.
 test: lint test-page
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term $(ARGS)
 
 test-all: lint test-page
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

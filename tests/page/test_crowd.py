@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from indexer import worker
 from tests.fake_encoder import GridEncoder
-from tests.page.conftest import Open, answered, picture_kept, search, violations_in_both_themes
+from tests.page.conftest import Open, answered, picture_kept, search, violations
 from tests.service.conftest import Service, wait_until
 
 LONG_TASK = 100  # milliseconds that nothing may take while somebody scrolls
@@ -146,7 +146,7 @@ def test_an_upgrade_is_watched_judged_activated_and_rolled_back(visit: Open, cro
     card.get_by_role("button", name="Ask the gate").click()
     expect(card.get_by_text(re.compile("The gate (agrees|refuses)"))).to_be_visible()
     picture_kept(page, "upgrade")
-    assert violations_in_both_themes(page) == []
+    assert violations(page) == []
     card.get_by_role("button", name="Activate").click()
     decide = page.get_by_role("dialog", name=re.compile("Let this checkpoint"))
     decide.get_by_label(re.compile("Even if")).check()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.conftest import ROLES, Open, Visit, answered, picture_kept, search, violations_in_both_themes
+from tests.page.conftest import ROLES, Open, Visit, answered, picture_kept, search, violations
 from tests.service.accounts import PASSWORD
 from tests.service.conftest import Service, encoded, pixels, zipped
 
@@ -74,7 +74,7 @@ def test_a_case_from_two_peoples_verdicts_to_its_export(visit: Open, closed: Ser
     )
     expect(item.get_by_text("Confirmed")).to_be_visible()
     picture_kept(page, "case")
-    assert violations_in_both_themes(page) == []
+    assert violations(page) == []
 
     page.get_by_role("button", name="Export").click()
     export = page.get_by_role("dialog", name="Export the case")
@@ -134,7 +134,7 @@ def test_a_zip_with_bad_files_and_why_each_was_left_out(visit: Open, closed: Ser
     expect(before).to_contain_text("The time has no zone")
     expect(before).to_contain_text("The file is not in the delivery.")
     picture_kept(page, "before-sending")
-    assert violations_in_both_themes(page) == []
+    assert violations(page) == []
     before.get_by_role("button", name="Add the images").click()
     expect(page.get_by_role("button", name=re.compile(r"Rejected 3"))).to_be_visible()
     closed.embed()
@@ -144,7 +144,7 @@ def test_a_zip_with_bad_files_and_why_each_was_left_out(visit: Open, closed: Ser
         row = table.get_by_role("row", name=re.compile(re.escape(file)))
         assert len(row.inner_text()) > len(file) + 20, "and why"
     picture_kept(page, "delivery")
-    assert violations_in_both_themes(page) == []
+    assert violations(page) == []
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the list").click()
     listed = Path(download.value.path()).read_bytes()

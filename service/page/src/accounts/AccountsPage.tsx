@@ -3,6 +3,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { Key, Keys, NewKey, Role, User, Users } from "../api/types";
 import { shortTime } from "../lib/format";
 import { Dialog } from "../parts/Dialog";
@@ -137,7 +138,7 @@ function rightsOf(form: FormData) {
 
 function EditUser({ user, onClose }: { user: User | null; onClose: () => void }) {
   const queries = useQueryClient();
-  const settled = { onSuccess: onClose, onSettled: () => queries.invalidateQueries({ queryKey: ["users"] }) };
+  const settled = { onSuccess: onClose, onSettled: () => renew(queries, ["users"]) };
   const save = useMutation({
     mutationFn: (form: FormData) => {
       const password = String(form.get("password"));
@@ -199,7 +200,7 @@ function KeysOf() {
   const list = useQuery({ queryKey: ["api-keys"], queryFn: () => call<Keys>("/api-keys") });
   const revoke = useMutation({
     mutationFn: (key: Key) => call(`/api-keys/${key.id}`, { method: "DELETE" }),
-    onSettled: () => queries.invalidateQueries({ queryKey: ["api-keys"] }),
+    onSettled: () => renew(queries, ["api-keys"]),
   });
   return (
     <section aria-label="Keys">
@@ -268,7 +269,7 @@ function MakeKey({ onClose }: { onClose: () => void }) {
       const expires_at = new Date(Date.now() + days * 86_400_000).toISOString();
       return call<NewKey>("/api-keys", { method: "POST", body: { name: String(form.get("name")), expires_at, ...rightsOf(form) } });
     },
-    onSettled: () => queries.invalidateQueries({ queryKey: ["api-keys"] }),
+    onSettled: () => renew(queries, ["api-keys"]),
   });
   return (
     <Dialog title="A key for a machine" onClose={onClose}>

@@ -3,6 +3,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { Ingestion, Progress } from "../api/types";
 import { bytes, duration, number, plural } from "../lib/format";
 import { Icon } from "../parts/Icon";
@@ -239,7 +240,7 @@ function Following({ id }: { id: string }) {
     follow(id, setProgress, watching.signal).then(
       () => {
         if (watching.signal.aborted) return;
-        for (const queryKey of [["ingestion-items", id], ["facets"], ["cameras"]]) void queries.invalidateQueries({ queryKey });
+        void renew(queries, ["ingestion-items", id], ["facets"], ["cameras"]);
       },
       (error: unknown) => setLost(error),
     );

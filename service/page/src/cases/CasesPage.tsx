@@ -3,6 +3,7 @@
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { Case, CaseList } from "../api/types";
 import { plural, shortTime } from "../lib/format";
 import { formatRoute } from "../lib/route";
@@ -30,7 +31,7 @@ function AllCases() {
   const create = useMutation({
     mutationFn: (title: string) => call<Case>("/cases", { method: "POST", body: { title } }),
     onSuccess: ({ id }) => {
-      void queries.invalidateQueries({ queryKey: ["cases"] });
+      void renew(queries, ["cases"]);
       go({ page: "cases", case: id });
     },
   });

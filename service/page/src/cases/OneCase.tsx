@@ -3,6 +3,7 @@
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { CaseDetail, CaseExport, CaseItem, CaseItems, Notes, Verdict, Word } from "../api/types";
 import { VERDICTS, bytes, longTime, plural, shortTime } from "../lib/format";
 import { Dialog } from "../parts/Dialog";
@@ -28,8 +29,8 @@ export function OneCase({ id }: { id: string }) {
   const change = useMutation({
     mutationFn: (body: { title?: string; state?: "open" | "closed" }) => call(`/cases/${id}`, { method: "PATCH", body }),
     onSuccess: () => {
-      void queries.invalidateQueries({ queryKey: ["case", id] });
-      void queries.invalidateQueries({ queryKey: ["cases"] });
+      void renew(queries, ["case", id]);
+      void renew(queries, ["cases"]);
     },
   });
   if (detail.isError) return <Failed error={detail.error} retry={() => void detail.refetch()} />;
@@ -108,7 +109,7 @@ function Item({ caseId, item, open }: { caseId: string; item: CaseItem; open: bo
   const { cameraName, may, session } = useHere();
   const { zone } = usePreferences();
   const queries = useQueryClient();
-  const changed = () => queries.invalidateQueries({ queryKey: ["case", caseId] });
+  const changed = () => renew(queries, ["case", caseId]);
   const judge = useMutation({
     mutationFn: (verdict: Word) => call<Verdict>(`/cases/${caseId}/items/${item.id}/verdicts`, { method: "POST", body: { verdict } }),
     onSuccess: changed,
@@ -203,7 +204,7 @@ function NotesOf({ id, open }: { id: string; open: boolean }) {
     mutationFn: (note: string) => call(`/cases/${id}/notes`, { method: "POST", body: { note } }),
     onSuccess: () => {
       setText("");
-      return queries.invalidateQueries({ queryKey: ["case", id, "notes"] });
+      return renew(queries, ["case", id, "notes"]);
     },
   });
   return (

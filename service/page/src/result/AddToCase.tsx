@@ -3,6 +3,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { Case } from "../api/types";
 import { Dialog } from "../parts/Dialog";
 import { Notice } from "../parts/states";
@@ -30,8 +31,8 @@ export function AddToCase({ search, image, onClose }: { search: string; image: s
       onClose();
     },
     onSettled: () => {
-      void queries.invalidateQueries({ queryKey: ["cases"] });
-      void queries.invalidateQueries({ queryKey: ["case"] });
+      void renew(queries, ["cases"]);
+      void renew(queries, ["case"]);
     },
   });
   return (

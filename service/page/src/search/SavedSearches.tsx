@@ -3,6 +3,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { SavedSearch, SavedSearches as List } from "../api/types";
 import { questionOf, requestOf, whyNot } from "../lib/question";
 import { Icon } from "../parts/Icon";
@@ -36,7 +37,7 @@ function Panel({ close }: { close: () => void }) {
   const [name, setName] = useState("");
   const [renaming, setRenaming] = useState<string | null>(null);
   const saved = useQuery({ queryKey: ["saved-searches"], queryFn: () => call<List>("/saved-searches") });
-  const changed = () => queries.invalidateQueries({ queryKey: ["saved-searches"] });
+  const changed = () => renew(queries, ["saved-searches"]);
   const save = useMutation({
     mutationFn: () => {
       const { purpose: _, ...request } = requestOf(question); // why is a matter of each time

@@ -6,6 +6,7 @@
 import { type InfiniteData, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, createContext, useContext, useMemo, useRef, useState } from "react";
 import { Failure, call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { SearchPage, SearchResponse, Verdict, Word } from "../api/types";
 import { type Marks, NO_MARKS, mark } from "../lib/marks";
 import { type Question, emptyQuestion, questionOf, requestOf, whyNot } from "../lib/question";
@@ -136,7 +137,7 @@ export function Workspace({ children }: { children: ReactNode }) {
           const body = { verdict, ...(note && { note }) };
           await call<Verdict>(`/searches/${search}/results/${image}/verdicts`, { method: "POST", body });
           setVerdicts((verdicts) => new Map(verdicts).set(key, verdict));
-          void queries.invalidateQueries({ queryKey: ["case"] });
+          void renew(queries, ["case"]);
         } catch (reason) {
           setHint(sentence(reason));
         }

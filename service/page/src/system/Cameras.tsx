@@ -3,6 +3,7 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { Camera } from "../api/types";
 import { number } from "../lib/format";
 import { Dialog } from "../parts/Dialog";
@@ -64,7 +65,7 @@ export function CamerasOf() {
 
 function Edit({ camera, onClose }: { camera: Camera | null; onClose: () => void }) {
   const queries = useQueryClient();
-  const settled = { onSuccess: onClose, onSettled: () => queries.invalidateQueries({ queryKey: ["cameras"] }) };
+  const settled = { onSuccess: onClose, onSettled: () => renew(queries, ["cameras"]) };
   const path = camera ? `/cameras/${encodeURIComponent(camera.id)}` : "/cameras";
   const save = useMutation({
     mutationFn: (form: FormData) => {

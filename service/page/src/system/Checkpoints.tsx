@@ -3,6 +3,7 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useRef, useState } from "react";
 import { call, sentence } from "../api/client";
+import { renew } from "../api/renew";
 import type { Checkpoint, CheckpointDetail, Checkpoints, GateReport } from "../api/types";
 import { duration, longTime, number, percent, plural, spaced } from "../lib/format";
 import { Dialog } from "../parts/Dialog";
@@ -20,7 +21,7 @@ export function CheckpointsOf() {
   });
   const register = useMutation({
     mutationFn: (chosen: File) => call<Checkpoint>("/checkpoints", { method: "POST", body: chosen, type: "application/octet-stream" }),
-    onSettled: () => queries.invalidateQueries({ queryKey: ["checkpoints"] }),
+    onSettled: () => renew(queries, ["checkpoints"]),
   });
   const order = { active: 0, candidate: 1, retired: 2 };
   const checkpoints = [...(list.data?.checkpoints ?? [])].sort((a, b) => order[a.state] - order[b.state] || b.created_at.localeCompare(a.created_at));
@@ -63,7 +64,7 @@ function One({ checkpoint }: { checkpoint: Checkpoint }) {
   const queries = useQueryClient();
   const [asking, setAsking] = useState<"activate" | "rollback" | null>(null);
   const changed = () => {
-    for (const key of ["checkpoints", "checkpoint", "version", "readyz"]) void queries.invalidateQueries({ queryKey: [key] });
+    void renew(queries, ["checkpoints"], ["checkpoint"], ["version"], ["readyz"]);
   };
   const judge = useMutation({ mutationFn: () => call<GateReport>(`/checkpoints/${id}/gate`, { method: "POST", body: {} }), onSettled: changed });
   const retire = useMutation({ mutationFn: () => call(`/checkpoints/${id}/retire`, { method: "POST" }), onSettled: changed });
