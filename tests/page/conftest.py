@@ -242,4 +242,6 @@ def violations(page: Page) -> list[str]:
 
 def picture_kept(page: Page, name: str) -> None:
     if folder := os.environ.get("PAGE_SCREENSHOTS"):
+        for image in page.locator("img").all():
+            expect(image).to_have_js_property("complete", True)
         page.screenshot(path=Path(folder) / f"{name}.png")

@@ -41,16 +41,22 @@ describe("layout", () => {
       const rows = rowsOf(bands, columns, true);
       const places = rows.flatMap((row) => (row.kind === "cards" ? Array.from({ length: row.to - row.from }, (_, at) => row.from + at) : []));
       expect(places).toEqual(bands.map((_, index) => index));
-      expect(rows.filter((row) => row.kind === "weak")).toEqual([{ kind: "weak", from: 8 }]);
+      const told = rows.flatMap((row) => (row.kind === "weak" ? [row.from] : row.turn === null ? [] : [row.turn]));
+      expect(told).toEqual([8]);
+      for (const row of rows) if (row.kind === "cards") expect(row.to - row.from + (row.turn === null ? 0 : 1)).toBeLessThanOrEqual(columns);
       for (const index of places) expect(rows[rowOf(rows, index)]).toMatchObject({ kind: "cards" });
     }
   });
+  test("weak ones go on in the row, but for a last place or a new row", () => {
+    expect(rowsOf(["possible", "weak", "weak", "weak"], 4, true)).toEqual([{ kind: "cards", from: 0, to: 3, turn: 1 }, { kind: "cards", from: 3, to: 4, turn: null }]);
+    expect(rowsOf(["possible", "weak"], 2, true)).toEqual([{ kind: "cards", from: 0, to: 1, turn: null }, { kind: "weak", from: 1 }, { kind: "cards", from: 1, to: 2, turn: null }]);
+  });
   test("no headings where bands do not come in order", () => {
-    expect(rowsOf(["weak", "strong", "weak"], 2, false)).toEqual([{ kind: "cards", from: 0, to: 2 }, { kind: "cards", from: 2, to: 3 }]);
+    expect(rowsOf(["weak", "strong", "weak"], 2, false)).toEqual([{ kind: "cards", from: 0, to: 2, turn: null }, { kind: "cards", from: 2, to: 3, turn: null }]);
   });
   test("nothing but weak ones, and none with a band", () => {
     expect(rowsOf(["weak"], 2, true)[0]).toEqual({ kind: "weak", from: 0 });
-    expect(rowsOf([null, undefined], 2, true)).toEqual([{ kind: "cards", from: 0, to: 2 }]);
+    expect(rowsOf([null, undefined], 2, true)).toEqual([{ kind: "cards", from: 0, to: 2, turn: null }]);
     expect(rowsOf([], 2, true)).toEqual([]);
   });
   test("the frame of most crops", () => {

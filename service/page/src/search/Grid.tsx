@@ -170,7 +170,7 @@ export function Grid(props: Props) {
           <div key={item.key} className="cards" style={{ ...style, gridTemplateColumns: `repeat(${columns}, ${width}px)`, gap: GAP }} role="presentation">
             {results.slice(row.from, row.to).map((result, offset) => {
               const index = row.from + offset;
-              return (
+              const card = (
                 <Card
                   key={result.rank}
                   result={result}
@@ -187,6 +187,14 @@ export function Grid(props: Props) {
                   onMark={toggleMark}
                 />
               );
+              if (index !== row.turn) return card;
+              return [
+                <div key="turn" className="turn" style={{ height: frame }}>
+                  <strong>Weak from here on</strong>
+                  <span>{BANDS.weak.meaning}</span>
+                </div>,
+                card,
+              ];
             })}
           </div>
         );
