@@ -311,6 +311,26 @@ def test_a_service_that_is_away_and_comes_back(visit: Open, demo: Service) -> No
     visited.complaints = [text for text in visited.complaints if "ERR_FAILED" not in text]
 
 
+def test_a_picture_that_is_refused_for_a_moment_comes_later(visit: Open, demo: Service) -> None:
+    visited = visit(demo)
+    visited.expected_statuses = {429}
+    page = visited.goto()
+    refused: set[str] = set()
+
+    def refuse_once(route: Route) -> None:
+        address = route.request.url
+        if address in refused:
+            route.fallback()
+        else:
+            refused.add(address)
+            route.fulfill(status=429, headers={"Retry-After": "1"}, body="")
+
+    page.route(re.compile("variant=thumb"), refuse_once)
+    search(page, ASKED)
+    expect(page.locator("[data-index='0'] img")).to_have_js_property("naturalWidth", 85)
+    assert len(refused) > 10
+
+
 def test_pictures_stay_in_no_cache_and_no_code_is_inline(page: Page, demo: Service) -> None:
     with page.expect_response(re.compile("variant=thumb")) as thumbnail:
         search(page, ASKED)

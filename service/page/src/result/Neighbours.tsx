@@ -6,6 +6,7 @@ import { call, sentence } from "../api/client";
 import type { Neighbours as Answer } from "../api/types";
 import { formatRoute } from "../lib/route";
 import { apart, longTime, plural } from "../lib/format";
+import { Picture } from "../parts/Picture";
 import { usePreferences } from "../settings";
 
 const SPANS = [
@@ -33,7 +34,7 @@ export function Neighbours({ search, image }: { search: string; image: string })
   const neighbour = ({ id, thumbnail, captured_at, seconds: away }: Answer["images"][number]) => (
     <li key={id}>
       <a href={formatRoute({ page: "search", search, image: id })} title={captured_at ? longTime(captured_at, zone) : ""}>
-        <img src={thumbnail} alt="" loading="lazy" />
+        <Picture src={thumbnail} gone="Not shown" lazy />
         <span className="tiny figures muted">{apart(away)}</span>
       </a>
     </li>

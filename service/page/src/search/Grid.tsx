@@ -8,6 +8,7 @@ import { command, isTyping, move } from "../lib/keyboard";
 import { columnsIn, rowOf, rowsOf, usualRatio } from "../lib/layout";
 import { markOf } from "../lib/marks";
 import { Icon } from "../parts/Icon";
+import { Picture } from "../parts/Picture";
 import { useHere } from "../session";
 import { usePreferences } from "../settings";
 import { useWork, verdictKey } from "./workspace";
@@ -236,18 +237,13 @@ const Unseen = ({ children }: { children: ReactNode }) => <span className="unsee
 const Card = memo(function Card(props: CardProps) {
   const { result, index, total, frame, camera, zone, marked, verdict, active, onOpen, onFocus, onMark } = props;
   const { image, band, group } = result;
-  const [gone, setGone] = useState(false);
   const judged = [verdict && `judged ${VERDICTS[verdict]}`, marked === "like" && "marked as like this", marked === "unlike" && "marked as not this"];
   const states = judged.filter(Boolean).map((state) => `, ${state}`).join("");
   return (
     <div className={`hit${marked ? ` ${marked}` : ""}`} role="listitem" aria-posinset={index + 1} aria-setsize={total} data-index={index}>
       <button type="button" tabIndex={active ? 0 : -1} onClick={() => onOpen(index)} onFocus={() => onFocus(index)}>
         <span className="frame" style={{ height: frame }}>
-          {gone ? (
-            <span className="muted tiny">Not shown any more</span>
-          ) : (
-            <img src={image.thumbnail} alt="" decoding="async" draggable={false} onError={() => setGone(true)} />
-          )}
+          <Picture key={image.thumbnail} src={image.thumbnail} gone={<span className="muted tiny">Not shown any more</span>} />
           {group && group.size > 1 && <span className="badge pile figures" aria-hidden="true">{group.size}</span>}
           {verdict && (
             <span className={`badge verdict ${verdict}`}>
