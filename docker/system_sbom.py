@@ -10,9 +10,7 @@ from urllib.parse import quote
 
 FIELDS = "${Package}\t${Version}\t${Architecture}\t${Maintainer}\n"
 
-release = dict(
-    line.split("=", 1) for line in Path("/etc/os-release").read_text("utf-8").splitlines() if "=" in line
-)
+release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text("utf-8").splitlines() if "=" in line)
 release = {key: value.strip('"') for key, value in release.items()}
 listed = subprocess.run(["dpkg-query", "--show", f"--showformat={FIELDS}"], check=True, capture_output=True, text=True)
 components = []
