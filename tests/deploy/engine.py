@@ -134,7 +134,9 @@ def installation(folder: Path) -> Iterator[Installation]:
         "COMPOSE_PROJECT_NAME": PROJECT,
         "PUBLISH": f"127.0.0.1:{port}",
         "SECRETS": str(folder / "secrets"),
+        "DELIVERIES": str(folder / "deliveries"),
     }
+    (folder / "deliveries").mkdir()
     with served_wheels() as wheels:
         if wheels:
             env |= {"PIP_FIND_LINKS": wheels, "BUILD_NETWORK": "host"}

@@ -53,6 +53,17 @@ def test_the_first_search_finds_who_is_described(
     assert answers(f"http://127.0.0.1:{installed.port}/"), "the page is in the image"
 
 
+def test_the_guide_leads_from_a_bare_server_to_the_first_search(installed: Installation) -> None:
+    """Its last four commands as they are printed; with those before them the installation was made."""
+    guide = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    commands = guide.partition("## In containers")[2].partition("```bash\n")[2].partition("```")[0].splitlines()
+    assert len(commands) == 10
+    assert commands[3].startswith("make secrets && ") and commands[4].endswith("up --detach --build --wait")
+    rest = "\n".join(commands[6:]).replace(" deliveries/", f" {installed.env['DELIVERIES']}/")
+    said = run("bash", "-euo", "pipefail", "-c", rest, env=installed.env)
+    assert "07674" in said, said
+
+
 LOOK = """
 import json, os
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
