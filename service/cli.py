@@ -160,6 +160,18 @@ def worker() -> None:
     serving.work(ServiceSettings())
 
 
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version, and end. `serve` and `worker` do the same when they start."""
+    from indexer.database import open_database, revision_of, transaction
+    from indexer.settings import refuse_unknown_variables
+    from service.settings import ServiceSettings
+
+    refuse_unknown_variables(ServiceSettings)
+    with open_database(ServiceSettings()) as database, transaction(database.engine) as session:
+        console.print(f"The database has schema {revision_of(session)}, which is this version's.", highlight=False)
+
+
 # -- using it --------------------------------------------------------------------------------------------------------
 
 

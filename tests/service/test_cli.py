@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
 from indexer import worker
+from indexer.database import schema_is_current
 from model.sheets import GAP, MARGIN, RESULT_CELL
 from service import cli
 from service.client import Client, ServiceError
 from tests.helpers import make_tiny_checkpoint, make_toy_dataset
+from tests.postgres_fixtures import fresh_database
 from tests.service.conftest import Service, picture, pixels, running_service, zipped
 
 Run = Callable[..., tuple[int, str, str]]
@@ -140,6 +143,17 @@ def test_config_show_hides_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert status == 0
     assert "PERSON_SEARCH_PORT=8000" in out
     assert "hunter2" not in out
+
+
+def test_migrate_brings_an_empty_database_up_to_date_and_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fresh_database("template0") as database:
+        monkeypatch.setenv("PERSON_SEARCH_DATABASE_URL", database.url)
+        for _ in range(2):  # the second time there is nothing to do
+            status, out, _ = run("migrate")
+            assert (status, schema_is_current(database.engine)) == (0, True)
+        with database.engine.connect() as connection:
+            head = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        assert f"schema {head}," in out
 
 
 def test_an_unknown_setting_stops_the_start_with_its_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
