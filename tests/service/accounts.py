@@ -1,17 +1,19 @@
-"""Users and API keys for tests, made as `person-search user create` and `api-key create` make them."""
+"""Users and API keys for tests, made as `person-search user create` and `api-key create` make them, and a service that
+asks for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import pytest
 
 from indexer.accounts import KeyRecord, UserRecord
 from indexer.audit import Actor
 from indexer.database import transaction
 from service import access, credentials
-from tests.service.conftest import DEADLINE, Service
+from tests.service.conftest import DEADLINE, Service, problem, running_service
 
 PASSWORD = "plum-tram-orbit-7"
 ON_THE_MACHINE = Actor("system", None, "test")
@@ -49,3 +51,20 @@ def sign_in(service: Service, name: str, password: str = PASSWORD) -> httpx.Clie
     client.cookies.update(answer.cookies)
     client.headers["X-CSRF-Token"] = answer.json()["csrf_token"]
     return client
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of a problem."""
+    body = problem(response)
+    return response.status_code, body["code"]
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that asks who is calling, with an admin and two cameras; its own client may all."""
+    with running_service(tmp_path_factory.mktemp("closed"), auth="required", rate_limit=0) as service:
+        user(service, "Ada", "admin")
+        service.http.headers["Authorization"] = f"Bearer {key(service, *EVERY_ROLE)[0]}"
+        service.camera("north", "south")
+        service.embed()
+        yield service
