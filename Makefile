@@ -9,6 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
+comma  := ,
 export OMP_NUM_THREADS ?= $(if $(filter test test-all,$(MAKECMDGOALS)),1,)
 ifeq ($(OMP_NUM_THREADS),)
 unexport OMP_NUM_THREADS
@@ -61,7 +62,7 @@ $(READY): pyproject.toml requirements/torch-$(KIND).txt requirements/data.txt re
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "person-search needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(CUDA),,--no-deps --retries 0) -r requirements/torch-$(KIND).txt
-	$(PIP) -c requirements/constraints.txt -e '.[dev,synth,$(FAISS)]'
+	$(PIP) -c requirements/constraints.txt -e '.[dev,synth,milvus,$(FAISS)$(if $(CUDA),,$(comma)milvus-lite)]'
 	$(PIP) --no-deps --require-hashes -r requirements/data.txt
 	touch $@
 
