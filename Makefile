@@ -18,7 +18,7 @@ endif
 NPM    := service/page/npm $(BIN)/python
 BUILT  := service/page/dist/index.html
 
-.PHONY: demo page test test-all test-page lint bench clean help
+.PHONY: demo page test test-all test-page test-hosts lint bench clean help
 help:
 	@sed -n '2,4p' Makefile
 
@@ -47,6 +47,10 @@ test: lint test-page
 
 test-all: lint test-page
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+
+# Several hosts on this machine, as network namespaces: for root, about two minutes.
+test-hosts: $(READY)
+	$(BIN)/python -m pytest -n 0 -m netns tests/flows $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
