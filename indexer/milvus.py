@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from indexer import deadlines
 from indexer.embeddings import Digests, digests
 from indexer.errors import IndexUnavailable, InvalidSettings
-from indexer.index import Mask, Rows, Vectors, checked, checked_search, sum_errors
 from indexer.settings import GallerySettings
+from indexer.vectors import Mask, Rows, Vectors, checked, checked_search, sum_errors
 
 try:
     import pymilvus

@@ -31,8 +31,9 @@ from indexer import checkpoints, gallery, snapshots
 from indexer.database import Database, database_errors, transaction
 from indexer.errors import GalleryError, IndexUnavailable
 from indexer.gallery import Digests, Listing, Rows
-from indexer.index import Block, Index, VectorIndex
+from indexer.index import Block, VectorIndex
 from indexer.snapshots import BlockFile, SnapshotRefused
+from indexer.vectors import Index
 
 if TYPE_CHECKING:
     from indexer.milvus import Milvus

@@ -39,7 +39,8 @@ class GallerySettings(BaseSettings):
     checkpoint: Path | None = Field(None, description="file a new gallery begins with; empty: the one shipped")
     index: str = Field(
         "flat",
-        description="flat: exact, all in memory; compressed: a quarter of the memory, on disk else; milvus: elsewhere",
+        description="flat: exact, all in memory; gpu: the same, and a copy on the GPU; compressed: a quarter of the "
+        "memory, on disk else; milvus: on a server of its own",
     )
     milvus_uri: str | None = Field(None, description="with `index=milvus`, as http://milvus:19530")
     milvus_token: SecretStr | None = Field(None, description="user:password, or an API key, if Milvus wants one")

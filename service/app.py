@@ -115,6 +115,8 @@ def create_app(
     app.state.metrics = metrics
     app.state.context = None  # until it is open
     app.state.stopping = False
+    app.state.lost = None  # why this process has to end, if it has lost its GPU
+    app.state.on_device_lost = lambda error: setattr(app.state, "lost", error)
     app.state.readiness = ReadinessProbe(settings.readiness_seconds)
     routers = [routes.router for routes in ROUTES]
     for router in routers:

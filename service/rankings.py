@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from indexer import searches
 from indexer.filters import ImageFilter, Scope
-from indexer.index import Index
 from indexer.searches import Ranking, Rows
+from indexer.vectors import Index
 
 log = structlog.get_logger(__name__)
 

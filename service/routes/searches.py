@@ -108,6 +108,7 @@ PROBLEMS = (  # of a search, whichever way it comes
     "checkpoint_replaced",
     "database_unavailable",
     "index_unavailable",
+    "device_lost",
     "busy",
     "deadline",
 )
