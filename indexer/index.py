@@ -11,18 +11,21 @@ the product of the vectors themselves in float64, rounded once; so equal vectors
 batch they are in. Every row that the error could have kept out is looked at. With `flat` the approximation is FAISS's
 sum in float32, whose error has a bound: the answer is exact. With `compressed`, larger blocks keep codes in memory and
 their vectors in a file, and how wrong codes are is known only statistically: of the last places one may be missing,
-unless few rows are allowed. docs/decisions/0013-compressed-index.md has the numbers.
+unless few rows are allowed. docs/decisions/0013-compressed-index.md has the numbers. With `gpu` larger blocks have a
+copy on the GPU as well, which chooses candidates among whole blocks: the answers are those of `flat`.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
@@ -30,17 +33,19 @@ from numpy.typing import NDArray
 
 from indexer.errors import InvalidSettings
 from indexer.mapped import mapped
+from indexer.vectors import Mask, Rows, Vectors, checked, checked_search, sum_errors
+from model.errors import DeviceLost
 
-Rows = NDArray[np.int64]
-Vectors = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Answer = TypeVar("Answer")
 Codes = TypeVar("Codes", bound=faiss.Index)
 
 FAISS_VERSION: str = faiss.__version__
 MAX_BLOCK = 65_536  # rows; bounds what one merge copies, and gives the threads of a search something to share
-SPECS = ("flat", "compressed")
+SPECS = ("flat", "compressed")  # and "gpu", on a machine that has one
 COMPRESSED_FROM = 8192  # rows of a block; smaller ones stay flat, for they need little memory
+GPU_FROM = 8192  # rows of a block; smaller ones come and go too often to be copied to a GPU
+GPU_MOST = 2048  # neighbours FAISS finds at once on a GPU
+GPU_SCRATCH = 256 * 2**20  # bytes of the GPU's memory for searches at work; the encoder wants some, too
 EXACT_ROWS = 4096  # a search among no more rows compares the vectors themselves, whatever the index
 SPARE = 16  # candidates beyond k that are asked for, so that it seldom has to be asked twice
 ROUGH_SPARE = 200  # candidates beyond 2 k that are chosen by one bit a number
@@ -57,12 +62,16 @@ class VectorIndex:
 
     def __init__(self, dim: int, spec: str = "flat", folder: Path | None = None) -> None:
         """`folder` is for the vectors of a compressed index, None for where temporary files are."""
-        if spec not in SPECS:
+        if spec not in (*SPECS, "gpu"):
+            choice = " or ".join((*SPECS, "gpu", "milvus"))
+            raise InvalidSettings(f"There is no vector index {spec!r}; set PERSON_SEARCH_INDEX to {choice}.")
+        if spec == "gpu" and not gpus():
             raise InvalidSettings(
-                f"There is no vector index {spec!r}; set PERSON_SEARCH_INDEX to {' or '.join(SPECS)}."
+                "PERSON_SEARCH_INDEX=gpu needs faiss-gpu and a GPU, and this machine does not have both. "
+                "Set it to flat, or install with `make CUDA=1` where there is a GPU."
             )
         self.dim = dim
-        self._compressed, self._folder = spec == "compressed", folder
+        self._spec, self._folder = spec, folder
         self._blocks: tuple[Block, ...] = ()
         self._writing = threading.Lock()
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="index")
@@ -83,21 +92,20 @@ class VectorIndex:
     def __contains__(self, row: int) -> bool:
         return any(block.find(np.array([row], np.int64))[1].size for block in self._blocks)
 
+    def present(self, rows: Rows) -> Rows:
+        """Those of the rows (N,) that are there, ascending."""
+        rows = np.unique(np.asarray(rows, np.int64))
+        there = np.zeros(len(rows), bool)
+        for block in self._blocks:
+            there[block.find(rows)[0]] = True
+        return rows[there]
+
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Add vectors, float32 (N, dim), under their rows, int64 (N,). A row that is there gets its new vector.
 
         Raises `ValueError` for other shapes, for a row given twice and for numbers that are not finite.
         """
-        rows, vectors = np.asarray(rows, np.int64), np.asarray(vectors, np.float32)
-        if vectors.shape != (len(rows), self.dim):
-            raise ValueError(f"expected {len(rows)} vectors of {self.dim} numbers, got {vectors.shape}")
-        if not np.isfinite(vectors).all():
-            raise ValueError("a vector is not finite")
-        if (np.diff(rows) <= 0).any():
-            order = np.argsort(rows)
-            rows, vectors = rows[order], vectors[order]
-        if (np.diff(rows) == 0).any():
-            raise ValueError("a row is given twice")
+        rows, vectors = checked(rows, vectors, self.dim)
         with self._writing:
             blocks = self._without(self._blocks, rows)
             for start in range(0, len(rows), MAX_BLOCK):
@@ -160,15 +168,7 @@ class VectorIndex:
         Only rows among `allowed` if it is given. Returns similarities (Q, k) and rows (Q, k); where there are fewer
         than `k`, -inf and row -1. Raises `ValueError` for queries of another shape or not finite, or a `k` below 1.
         """
-        queries = np.ascontiguousarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.dim or not np.isfinite(queries).all():
-            raise ValueError(f"expected finite queries (Q, {self.dim}), got {queries.shape}")
-        if k < 1:
-            raise ValueError("k must be at least 1")
-        if allowed is not None:
-            allowed = np.asarray(allowed, np.int64)
-            if (np.diff(allowed) <= 0).any():
-                allowed = np.unique(allowed)
+        queries, allowed = checked_search(queries, k, self.dim, allowed)
         views = [view for block in self._blocks if (view := block.view(allowed)).count]
         similarities = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
@@ -213,8 +213,14 @@ class VectorIndex:
 
     def _block(self, rows: Rows, vectors: Vectors) -> Block:
         """A block of vectors (N, dim) under their rows (N,), ascending, N > 0."""
-        coded = self._compressed and len(rows) >= COMPRESSED_FROM
-        return Block(rows, Coded.of(vectors, self._folder) if coded else Flat.of(vectors), None)
+        held: Flat | OnGpu | Coded
+        if self._spec == "compressed" and len(rows) >= COMPRESSED_FROM:
+            held = Coded.of(vectors, self._folder)
+        elif self._spec == "gpu" and len(rows) >= GPU_FROM:
+            held = OnGpu.of(vectors)
+        else:
+            held = Flat.of(vectors)
+        return Block(rows, held, None)
 
     def _union(self, blocks: Sequence[Block]) -> Block:
         kept = [block.kept() for block in blocks]
@@ -256,7 +262,7 @@ class Block:
     """Some vectors, in the order of their rows, and which of them are still there (None: all)."""
 
     rows: Rows  # (N,) ascending
-    held: Flat | Coded  # N vectors
+    held: Flat | OnGpu | Coded  # N vectors
     alive: Mask | None  # (N,)
 
     @property
@@ -325,7 +331,7 @@ class _View:
     def _all(self, queries: Vectors) -> list[Candidates]:
         positions = np.arange(self.count) if self.mask is None else np.flatnonzero(self.mask)
         similarity = queries @ self.block.vectors[positions].T  # (Q, C)
-        errors = _sum_errors(queries, self.block.held.longest)
+        errors = sum_errors(queries, self.block.held.longest)
         return [Candidates(positions, *one, left_out=-np.inf) for one in zip(similarity, errors, strict=True)]
 
     def within(self, query: Vectors, least: float, candidates: Candidates) -> Rows:
@@ -354,9 +360,12 @@ class Flat:
 
     def nearest(self, queries: Vectors, k: int, mask: Mask | None, count: int) -> list[Candidates]:
         wanted = min(k + SPARE, count)
-        similarity, positions = self.index.search(queries, wanted, params=_among(mask))
-        errors = _sum_errors(queries, self.longest)
-        left_out = similarity[:, -1] + errors if wanted < count else np.full(len(queries), -np.inf)
+        return self.candidates(queries, *self.index.search(queries, wanted, params=_among(mask)), count)
+
+    def candidates(self, queries: Vectors, similarity: Vectors, positions: Rows, count: int) -> list[Candidates]:
+        """What a search of FAISS found among `count` rows: similarities and positions (Q, C)."""
+        errors = sum_errors(queries, self.longest)
+        left_out = similarity[:, -1] + errors if positions.shape[1] < count else np.full(len(queries), -np.inf)
         return [Candidates(*one) for one in zip(positions, similarity, errors.tolist(), left_out.tolist(), strict=True)]
 
     def within(self, query: Vectors, least: float, candidates: Candidates, mask: Mask | None, count: int) -> Rows:
@@ -364,6 +373,88 @@ class Flat:
         above = float(np.nextafter(np.float32(least - candidates.error), np.float32(-np.inf)))
         _, _, positions = self.index.range_search(query[None], above, params=_among(mask))
         return _besides(positions, candidates)
+
+
+@dataclass(frozen=True, eq=False)
+class OnGpu:
+    """A flat block and its copy on the GPU, which finds the nearest of the whole block.
+
+    FAISS's flat index on a GPU ignores a selector without a word. So it never gets one: among the rows of a filter, and
+    where some rows of the block are gone, the search goes to the vectors in memory, as it does for what comes too close
+    to the last place.
+    """
+
+    flat: Flat
+    copy: GpuCopy
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> OnGpu:
+        """Raises `DeviceLost`."""
+        flat = Flat.of(vectors)
+        return cls(flat, GpuCopy(flat.index))
+
+    @property
+    def longest(self) -> float:
+        return self.flat.longest
+
+    @property
+    def vectors(self) -> Vectors:
+        return self.flat.vectors
+
+    def nearest(self, queries: Vectors, k: int, mask: Mask | None, count: int) -> list[Candidates]:
+        if mask is not None:
+            return self.flat.nearest(queries, k, mask, count)
+        return self.flat.candidates(queries, *self.copy.search(queries, min(k + SPARE, count, GPU_MOST)), count)
+
+    def within(self, query: Vectors, least: float, candidates: Candidates, mask: Mask | None, count: int) -> Rows:
+        return self.flat.within(query, least, candidates, mask, count)
+
+
+class GpuCopy:
+    """A flat index on the GPU, for one thread at a time: all of them use one lock, also to go away."""
+
+    def __init__(self, index: faiss.IndexFlatIP) -> None:
+        with _gpu_alone():
+            self._index: Any = faiss.GpuIndexFlatIP(_gpu_resources(), index)
+
+    def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Similarities and positions (Q, k)."""
+        with _gpu_alone():
+            similarity, positions = self._index.search(queries, k)
+        return similarity, positions
+
+    def __del__(self) -> None:
+        with _gpu_lock:
+            self._index = None
+
+
+_gpu_lock = threading.RLock()  # again by the thread that has it: Python may free a copy while another is made
+
+
+@contextmanager
+def _gpu_alone() -> Iterator[None]:
+    """No other thread uses FAISS's GPU indexes, which are not safe for several. Raises `DeviceLost`."""
+    with _gpu_lock:
+        try:
+            yield
+        except RuntimeError as error:  # a CUDA error, or no memory: neither gets better in this process
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise DeviceLost(
+                f"The index cannot use the GPU any more ({reason}). Start the process again; if that does not help, "
+                "look at `nvidia-smi`, or set PERSON_SEARCH_INDEX=flat."
+            ) from error
+
+
+def gpus() -> int:
+    """How many GPUs FAISS can use; 0 also for a FAISS that was built without."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
+
+
+@functools.cache
+def _gpu_resources() -> Any:
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(GPU_SCRATCH)
+    return resources
 
 
 @dataclass(frozen=True, eq=False)
@@ -489,14 +580,6 @@ def _among(mask: Mask | None) -> faiss.SearchParameters | None:
 def _longest(vectors: Vectors) -> float:
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     return float(np.sqrt(squares.max()))
-
-
-def _sum_errors(queries: Vectors, longest: float) -> Vectors:
-    """The most by which a product summed in float32 can differ from the true one (Higham 2002, section 3.1): (Q,)."""
-    norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-    errors = ((queries.shape[1] + 4) * 2.0**-24 * longest * norms).astype(np.float32)
-    above: Vectors = np.nextafter(errors, np.float32(np.inf))
-    return above
 
 
 def _ranked(views: Sequence[_View], positions: Sequence[Rows], query: Vectors, k: int) -> tuple[Vectors, Rows]:

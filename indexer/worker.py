@@ -30,6 +30,7 @@ from indexer.errors import DatabaseUnavailable, GalleryError, StorageFull
 from indexer.gallery import Claim, ClaimedImage
 from indexer.images import BACKDROP, ImageStore
 from indexer.settings import GallerySettings
+from model.errors import DeviceLost
 
 Vectors = NDArray[np.float32]
 T = TypeVar("T")
@@ -342,6 +343,8 @@ class _Worker:
         """One call for all; if that fails, one for each, so that only the culprit fails."""
         try:
             vectors = _vectors(encoder, [image for _, image in decoded])
+        except DeviceLost:
+            raise  # no image is to blame
         except Exception as error:
             if len(decoded) > 1:
                 log.warning(

@@ -1,12 +1,14 @@
 """Images and texts in, unit vectors out: a checkpoint as the gallery and the service see it.
 
-Always float32 on a CPU, where half precision is slow or broken on many machines; bfloat16 autocast on CUDA. Queueing,
-decoding and storing belong to the indexer.
+Always float32 on a CPU, where half precision is slow or broken on many machines; on CUDA bfloat16 autocast, channels
+last, pictures copied from pinned memory and prepared while the GPU is at those before. Queueing, decoding and storing
+belong to the indexer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from model.batching import shift_tokens
 from model.checkpoint import load
-from model.errors import ModelError
+from model.errors import DeviceLost, ModelError
 from model.interface import TextNet
 from model.preprocess import Preprocessing, to_tensor
 from model.text import TextInput, TextSpec, load_text
@@ -31,7 +33,7 @@ class Encoder:
     """Embeds with one checkpoint; may be called by several threads at once.
 
     A row depends on its own image or text alone, whatever else is in the call. ``info`` is the checkpoint's JSON.
-    Raises CheckpointError for an unusable file, ValueError for ``cuda`` without CUDA.
+    Raises CheckpointError for an unusable file, ValueError for ``cuda`` without CUDA, and from any call DeviceLost.
     """
 
     def __init__(self, checkpoint_path: Path | str, device: Device = "auto", batch_size: int = 32) -> None:
@@ -46,7 +48,10 @@ class Encoder:
         self.preprocessing = Preprocessing.from_dict(checkpoint.info["preprocessing"])
         self._net = checkpoint.net
         assert isinstance(self._net, nn.Module)
-        self._net.to(self.device)
+        with _losing_the_device():
+            self._net.to(self.device)
+            if self.device.type == "cuda":
+                self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
         self._text: TextInput | None = None
         if isinstance(self._net, TextNet) and checkpoint.info["text"] is not None:
             self._text = load_text(TextSpec(**checkpoint.info["text"]), self.device)
@@ -62,7 +67,9 @@ class Encoder:
 
         def embed(chunk: Sequence[Image.Image]) -> Tensor:
             batch = torch.stack([to_tensor(image, self.preprocessing) for image in chunk])  # (B, 3, H, W)
-            batch = batch.to(self.device, memory_format=torch.channels_last)
+            if self.device.type == "cuda":
+                batch = batch.pin_memory()  # so that it is copied while the next pictures are prepared
+            batch = batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
             return self._net.encode_image(batch)
 
         return self._rows(embed, images)
@@ -104,13 +111,30 @@ class Encoder:
         return self._text
 
     def _rows(self, embed: Callable[[Sequence[Any]], Tensor], items: Sequence[Any]) -> NDArray[np.float32]:
-        out = np.empty((len(items), self.dim), np.float32)
+        if not items:
+            return np.empty((0, self.dim), np.float32)
         autocast = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
-        with torch.inference_mode(), autocast:
-            for start, chunk in _chunks(items, self.batch_size):
-                # Rounded rows are not quite unit after autocast; the index relies on unit length.
-                out[start : start + len(chunk)] = F.normalize(embed(chunk).float()).cpu().numpy()
-        return out
+        with _losing_the_device(), torch.inference_mode(), autocast:
+            # Rounded rows are not quite unit after autocast; the index relies on unit length. Waiting for the GPU only
+            # at the end leaves this thread free to prepare the next pictures.
+            rows = [F.normalize(embed(chunk).float()) for chunk in _chunks(items, self.batch_size)]
+            return torch.cat(rows).cpu().numpy()
+
+
+@contextmanager
+def _losing_the_device() -> Iterator[None]:
+    """What torch raises when the GPU is gone, as DeviceLost; a batch too large for its memory is another matter."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if not isinstance(error, torch.AcceleratorError) and "CUDA error" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0][:200]
+        raise DeviceLost(
+            f"The GPU stopped working ({reason}). Start the process again; if that does not help, look at `nvidia-smi`."
+        ) from error
 
 
 class DeviceUnavailable(ModelError, ValueError):  # noqa: N818 - a state of the machine, not a mistake
@@ -129,6 +153,6 @@ def pick_device(device: str) -> torch.device:
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
-        yield start, items[start : start + size]
+        yield items[start : start + size]

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class ModelError(Exception):
     """Something a person can mend: the message is a sentence that says what is wrong and what to do."""
+
+
+class DeviceLost(ModelError):  # noqa: N818 - named for what happened
+    """The GPU failed under this process, which cannot use it again: CUDA gives it back only to a new one."""

@@ -160,6 +160,21 @@ def _device(settings: ServiceSettings) -> str:
     return str(pick_device(settings.device))
 
 
+def _index(settings: ServiceSettings) -> str:
+    from indexer.index import VectorIndex
+
+    if settings.index != "milvus":
+        VectorIndex(1, settings.index)
+        return settings.index
+    from indexer.milvus import connect
+
+    milvus = connect(settings)
+    try:
+        return f"Milvus answers, and has {len(milvus.checkpoints())} collections of this gallery"
+    finally:
+        milvus.close()
+
+
 def _intake_roots(settings: ServiceSettings) -> str:
     for root in settings.intake_roots:
         if "://" not in root and not Path(root).is_dir():
@@ -172,6 +187,7 @@ CHECKS: dict[str, Callable[[ServiceSettings], str]] = {
     "database": _database,
     "checkpoint": _checkpoint,
     "device": _device,
+    "index": _index,
     "intake roots": _intake_roots,
 }
 

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from indexer.errors import ArchiveError, GalleryError
 from indexer.metadata import pointer_of
+from model.errors import DeviceLost
 from service.schemas import EXAMPLE_ID, Problem, ProblemError
 
 MEDIA_TYPE = "application/problem+json"
@@ -30,6 +31,8 @@ RETRY_AFTER_SECONDS = {
     "checkpoint_replaced": 2,
     "database_unavailable": 2,
     "deadline": 5,
+    "device_lost": 10,
+    "index_unavailable": 5,
     "not_ready": 2,
     "queue_full": 10,
     "rate_limited": 1,  # unless it is known better
@@ -120,6 +123,10 @@ KINDS: dict[str, Kind] = {
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(
         503, "Checkpoint retired", "Another checkpoint is being loaded. Try again in a moment."
+    ),
+    "device_lost": Kind(503, "GPU lost", "The GPU stopped working. The service ends and is started again."),
+    "index_unavailable": Kind(
+        503, "Index unavailable", "Milvus, which holds the index, does not answer. Try again in a moment."
     ),
     "not_ready": Kind(503, "Starting", "The service is starting. Try again in a moment."),
     "busy": Kind(503, "Too many searches waiting", "64 searches are waiting already. Try again in a moment."),
@@ -245,6 +252,11 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
         kind = KINDS["invalid_archive"] if isinstance(error, ArchiveError) else KINDS[error.code]
         return problem(request, error.code, str(error), errors, kind=kind)
 
+    def device_lost(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, DeviceLost)
+        request.app.state.on_device_lost(error)
+        return problem(request, "device_lost", str(error))
+
     def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         if request.method not in methods_at(request, routers):  # GET /images/facets: not an id that is wrong
@@ -273,6 +285,7 @@ def install_error_handlers(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     app.add_exception_handler(Refusal, refusal)
     app.add_exception_handler(GalleryError, gallery_error)
+    app.add_exception_handler(DeviceLost, device_lost)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_exception)
     app.add_exception_handler(OSError, no_space)

@@ -13,6 +13,7 @@ from indexer.canaries import embed_canaries, faults
 from indexer.database import schema_is_current, transaction
 from indexer.errors import DatabaseUnavailable, GalleryError, StorageFull
 from indexer.presence import WORKER_LOCK, present
+from model.errors import DeviceLost
 from service.schemas import Check, Readiness
 from service.settings import ServiceSettings
 
@@ -32,8 +33,10 @@ class ReadinessProbe:
         self._asking = threading.Lock()
         self._last: tuple[float, Readiness] | None = None
 
-    def answer(self, context: Context | None, stopping: bool) -> Readiness:
-        """`context` is None while the service is starting."""
+    def answer(self, context: Context | None, stopping: bool, lost: DeviceLost | None = None) -> Readiness:
+        """`context` is None while the service is starting, `lost` is why it ends for want of its GPU."""
+        if lost is not None:
+            return _not_now("device", str(lost))
         if stopping:
             return _not_now("stop", "The service is stopping. Ask another replica, or wait for its next start.")
         if context is None:

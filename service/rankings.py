@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from indexer import searches
 from indexer.filters import ImageFilter, Scope
-from indexer.index import VectorIndex
 from indexer.searches import Ranking, Rows
+from indexer.vectors import Index
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ class Allowed:
 
 def rank(
     session: Session,
-    index: VectorIndex,
+    index: Index,
     vector: NDArray[np.float32],
     allowed: Allowed,
     most: int,

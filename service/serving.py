@@ -24,6 +24,7 @@ from indexer.errors import InvalidSettings
 from indexer.images import ImageStore
 from indexer.presence import WORKER_LOCK, Presence
 from indexer.worker import run
+from model.errors import DeviceLost
 from service.app import create_app, open_context
 from service.encoders import CheckpointFiles
 from service.logs import configure_logs, uncaught_logged
@@ -39,7 +40,9 @@ log = structlog.get_logger(__name__)
 
 
 def serve(settings: ServiceSettings) -> None:
-    """Serve until told to stop. Raises what `open_context` raises, and InvalidSettings for a port that is taken."""
+    """Serve until told to stop. Raises what `open_context` raises, InvalidSettings for a port that is taken, and
+    DeviceLost when the GPU fails: only a new process gets it back.
+    """
     app = create_app(settings, opened_elsewhere=True)
     with uncaught_logged(), _listening(settings.host, settings.port) as listener, ExitStack() as stack:
         registry = app.state.metrics.registry
@@ -55,6 +58,8 @@ def serve(settings: ServiceSettings) -> None:
             os._exit(0)
     if opening.error is not None:
         raise opening.error
+    if server.lost is not None:
+        raise server.lost
     if any(thread.name == REQUEST_THREAD for thread in threading.enumerate()):
         _cut_off(settings)
     log.info("stopped")
@@ -124,6 +129,8 @@ class _Server(uvicorn.Server):
         )
         self._app, self._settings = app, settings
         self.finished = threading.Event()
+        self.lost: DeviceLost | None = None
+        app.state.on_device_lost = self.give_up
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called for SIGTERM and SIGINT. Not passed on to uvicorn, which would give the signal back at the end."""
@@ -131,6 +138,13 @@ class _Server(uvicorn.Server):
             os._exit(128 + sig)
         self._app.state.stopping = True
         threading.Thread(target=self._stop, name="stopping", daemon=True).start()
+
+    def give_up(self, error: DeviceLost) -> None:
+        """Stop in order; /readyz says why meanwhile. Called by every request that the GPU fails."""
+        if self.lost is None:
+            log.error("device_lost", reason=str(error))
+            self.lost = self._app.state.lost = error
+            threading.Thread(target=self._stop, name="stopping", daemon=True).start()
 
     def _stop(self) -> None:
         self.finished.wait(self._settings.shutdown_notice_seconds)

@@ -83,7 +83,7 @@ def readyz(request: Request, response: Response) -> Readiness:
     """
     state = request.app.state
     probe: ReadinessProbe = state.readiness
-    found = probe.answer(state.context, state.stopping)
+    found = probe.answer(state.context, state.stopping, state.lost)
     if not found.ready:
         response.status_code = 503
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS["not_ready"])

@@ -107,6 +107,8 @@ PROBLEMS = (  # of a search, whichever way it comes
     "case_closed",
     "checkpoint_replaced",
     "database_unavailable",
+    "index_unavailable",
+    "device_lost",
     "busy",
     "deadline",
 )

@@ -22,6 +22,7 @@ from indexer.images import ImageStore
 from indexer.intake import ingest_one
 from indexer.metadata import ItemMetadata
 from indexer.worker import run
+from model.errors import DeviceLost
 from tests.fake_encoder import GridEncoder
 from tests.indexer.workers import (
     DEADLINE,
@@ -172,14 +173,21 @@ def test_an_encoder_that_gives_no_number_fails_that_image(database: Database, st
     assert states(database, ids) == ["indexed", "indexed", "failed", "indexed"]
 
 
-def test_a_broken_encoder_ends_the_worker_and_fails_no_image(database: Database, store: ImageStore) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, DeviceLost])
+def test_a_broken_encoder_ends_the_worker_and_fails_no_image(
+    database: Database, store: ImageStore, kind: type[Exception]
+) -> None:
     class Broken(GridEncoder):
+        calls = 0
+
         def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
-            raise RuntimeError("the device is gone")
+            self.calls += 1
+            assert self.calls == 1 or kind is not DeviceLost, "a GPU that is lost is not tried again"
+            raise kind("the device is gone")
 
     register(database, Broken())
     ids = add(database, store, 20)
-    with pytest.raises(RuntimeError, match="device is gone"):
+    with pytest.raises(kind, match="device is gone"):
         embed_all(database, store, Broken())
     assert states(database, ids) == ["pending"] * 20
     # The batch it held keeps its attempt, as one of these may have broken it; the one ahead is as if never claimed.
