@@ -84,12 +84,15 @@ class ResNet(nn.Module):
         return out
 
     def load_weights(self, path: str | Path) -> None:
-        """Start from a file a person supplies: ImageNet weights of a ResNet of this size, .safetensors or .pth.
+        """Start from a file a person supplies: ImageNet weights of a ResNet of this size, .safetensors or .pth, or a
+        checkpoint of a network of ours that has this one as its ``vision``.
 
         The classifier of the file ("fc.") and anything else this net does not have is left aside. Raises ValueError
         with a sentence when a tensor is missing or has another shape; the net is then unchanged.
         """
         state = read_weights(Path(path))
+        if any(name.startswith("vision.") for name in state):
+            state = {name.removeprefix("vision."): tensor for name, tensor in state.items()}
         own = {name: value for name, value in self.state_dict().items() if not name.endswith("num_batches_tracked")}
         for name, value in own.items():
             if name not in state:
