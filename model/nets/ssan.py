@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from model.distributed import all_rows
 from model.interface import Batch, Tokens
@@ -162,17 +161,16 @@ class TextEncoder(nn.Module):
                 f"A text has word {int(ids.max())}, but this net knows {self.words_of_whole.num_embeddings} words: it "
                 f"reads texts by a vocabulary of its own (a text input of kind words)."
             )
-        both = torch.cat([self.words_of_whole(ids), self.words_of_parts(ids)])  # (2B, T, word_dim)
-        # float32 also under autocast: half precision adds up over the steps of a recurrence.
+        longest = int(lengths.max())
+        both = self.dropout(torch.cat([self.words_of_whole(ids), self.words_of_parts(ids)]))  # (2B, T, word_dim)
+        # Without bias terms the state stays zero over padding, which is zero: the backward direction starts afresh at
+        # the last word of each text, and nothing need be packed. In float32 also under autocast: rounding adds up over
+        # the steps of a recurrence.
         with torch.autocast(both.device.type, enabled=False):
-            packed = pack_padded_sequence(
-                self.dropout(both.float()), lengths.repeat(2).cpu(), batch_first=True, enforce_sorted=False
-            )
-            states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)  # (2B, t, 2C)
+            states, _ = self.lstm(both[:, :longest].float())  # (2B, t, 2C)
         forward, backward = states.chunk(2, dim=2)
-        states = (forward + backward) / 2  # (2B, t, C)
-        whole, parts = states.chunk(2)
-        return whole, parts, torch.arange(states.shape[1], device=ids.device) < lengths[:, None]
+        whole, parts = ((forward + backward) / 2).chunk(2)  # (B, t, C) each
+        return whole, parts, torch.arange(longest, device=ids.device) < lengths[:, None]
 
 
 class RelationBlock(nn.Module):
