@@ -76,8 +76,8 @@ def ssan_rstpreid() -> Recipe:
 def ssan_synth() -> Recipe:
     """Rendered people at 96x32 from nothing: a ResNet-50 of half width, attributes and InfoNCE as a dense signal.
 
-    Stage 0 stands in for ImageNet weights. Stage 1 is the published one, at its end of the rate; the dense signal goes
-    on beside it, and the ranking loss is averaged, so that it does not outweigh the others.
+    Stage 0 stands in for ImageNet weights. Stage 1 has the published losses; the dense signal goes on beside them, and
+    the ranking loss is averaged, so that it does not outweigh the others.
     """
     augmentation = Augmentation(
         flip=0.5, translate=0.06, erase=0.3, erase_area=(0.02, 0.25), brightness=0.25, shift_text=False

@@ -153,7 +153,7 @@ class TextEncoder(nn.Module):
         self.lstm = nn.LSTM(config.word_dim, channels, bias=False, batch_first=True, bidirectional=True)
 
     def forward(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-        # Texts may have been shifted: their words are brought to the front, where packing expects them.
+        # Texts may have been shifted, so that their end stands before their beginning: words first, padding last.
         front = tokens.mask.int().argsort(dim=1, descending=True, stable=True)
         ids, lengths = tokens.ids.gather(1, front), tokens.mask.sum(dim=1).clamp(min=1)
         if int(ids.max()) >= self.words_of_whole.num_embeddings:
@@ -266,8 +266,7 @@ class SSAN(nn.Module):
         return joined(self.image_features(images))
 
     def encode_text(self, tokens: Tokens) -> Tensor:
-        """Tokens (B, T) -> (B, D) unit rows, as of images. A text without words has a vector that fits everything
-        a little."""
+        """Tokens (B, T) -> (B, D) unit rows, as of images. All texts without words have one vector."""
         return joined(self.text_features(tokens))
 
     def image_features(self, images: Tensor) -> Features:
@@ -288,7 +287,7 @@ class SSAN(nn.Module):
         if self.config.max_sees_padding:
             shorter = mask.sum(dim=1) < tokens.mask.shape[1]
             whole = torch.where(shorter[:, None], whole.clamp(min=0), whole)
-        looks = torch.sigmoid(self.word_attention(of_parts)).masked_fill(~mask[:, :, None], 0.0)  # (B, t, K)
+        looks = torch.sigmoid(self.word_attention(of_parts))  # (B, t, K)
         seen = [
             (of_parts * look[:, :, None]).masked_fill(~mask[:, :, None], -torch.inf).amax(dim=1)
             for look in looks.unbind(dim=2)
@@ -298,9 +297,9 @@ class SSAN(nn.Module):
     def attention(self, tokens: Tokens) -> Tensor:
         """(B, T) -> (B, T, K) in 0..1: how much each part looks at each word, 0 where there is none. A word may serve
         several parts, or none. For texts that are not shifted."""
-        _, of_parts, mask = self.text(tokens)
-        looks = torch.sigmoid(self.word_attention(of_parts)) * mask[:, :, None]  # (B, t, K)
-        return F.pad(looks, (0, 0, 0, tokens.mask.shape[1] - looks.shape[1]))
+        _, of_parts, _ = self.text(tokens)
+        looks = torch.sigmoid(self.word_attention(of_parts))  # (B, t, K)
+        return F.pad(looks, (0, 0, 0, tokens.mask.shape[1] - looks.shape[1])) * tokens.mask[:, :, None]
 
     def _projected(self, whole: Tensor, strips: Tensor) -> Features:
         """The layers that both modalities share: (B, C) and (B, K, C) -> the three levels."""
