@@ -240,6 +240,13 @@ def swap_captions(samples: Array, pids: Sequence[int], share: float, rng: np.ran
     return donors
 
 
+def draw_weak(samples: Array, captions: Sequence[int] | Array, pids: Sequence[int], rng: np.random.Generator) -> Draws:
+    """(steps, B) sample numbers -> for each another image of the same person, and one of that image's captions; the
+    image itself where the person has no other."""
+    donors = swap_captions(samples, pids, 1.0, rng)
+    return donors, _any_caption(donors, captions, rng)
+
+
 def _any_caption(order: Array, captions: Sequence[int] | Array, rng: np.random.Generator) -> Array:
     chosen: Array = rng.integers(0, np.asarray(captions)[order])
     return chosen

@@ -48,9 +48,10 @@ class Encoder:
         assert isinstance(self._net, nn.Module)
         self._net.to(self.device)
         self._text: TextInput | None = None
+        known = checkpoint.info.get("vocabulary") or ()
         if isinstance(self._net, TextNet) and checkpoint.info["text"] is not None:
-            self._text = load_text(TextSpec(**checkpoint.info["text"]), self.device)
-        self._vocabulary = frozenset(checkpoint.info.get("vocabulary") or ())
+            self._text = load_text(TextSpec(**checkpoint.info["text"]), self.device, known)
+        self._vocabulary = frozenset(known)
 
     @property
     def has_text(self) -> bool:
@@ -88,7 +89,8 @@ class Encoder:
         return self._rows(embed, texts)
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of ``text`` that no training caption held, each once, in order of appearance."""
+        """Words of ``text`` that no training caption held, or that were too rare there for a net that reads whole
+        words; each once, in order of appearance."""
         if not self._vocabulary:
             return []
         words = self._text_input().words(text)

@@ -36,12 +36,14 @@ class Batch:
 
     images: (B, 3, H, W) float, normalised. labels: (B,) int64.
     attributes: (B, A) int64 class of each attribute head, -1 where unknown; None without attribute labels.
+    weak: for each image a caption of another image of the same person; None where the recipe does not ask for them.
     """
 
     images: Tensor
     tokens: Tokens | None
     labels: Tensor
     attributes: Tensor | None = None
+    weak: Tokens | None = None
 
 
 @runtime_checkable

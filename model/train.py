@@ -14,6 +14,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -33,14 +34,15 @@ from model.datasets import Sample, fingerprint, limit_identities
 from model.encoder import pick_device
 from model.errors import ModelError
 from model.evaluate import DATASETS, image_to_image, text_to_image
-from model.interface import Batch, Net, TextNet
+from model.interface import Batch, Net, TextNet, Tokens
 from model.nets import build
 from model.noise import permute_captions
 from model.preprocess import normalize
 from model.recipes import Recipe, Stage, to_dict
 from model.runlog import RunLog, Screen
 from model.splits import hold_out_identities
-from model.text import TextInput, load_text, words
+from model.text import TextInput, load_text
+from model.text import vocabulary as words_of
 
 Array = NDArray[Any]
 Precision = Literal["fp32", "bf16"]
@@ -198,14 +200,15 @@ def train(
     workers = threads or min(4, os.cpu_count() or 1)
 
     train_samples, val_samples = read_splits(recipe, data_root, limit_ids)
-    text = load_text(recipe.text, place)
+    known = vocabulary(train_samples, recipe, init)
+    text = load_text(recipe.text, place, known)
     classes = batching.attribute_classes(train_samples)
     keep = Path(cache) if cache is not None else out
     listed = not all(stage.redraw for stage in recipe.stages)
     training = prepare(train_samples, recipe, text, classes, workers, keep, screen, listed=listed)
     validation = prepare(val_samples, recipe, text, {}, workers, keep, screen)
 
-    net, net_config = _start(recipe, training, classes, init)
+    net, net_config = _start(recipe, training, classes, known, init)
     info = {
         "net": recipe.net,
         "net_config": net_config,
@@ -213,7 +216,7 @@ def train(
         "text": recipe.text,
         "recipe": to_dict(recipe),
         "data": {"train": fingerprint(train_samples), "val": fingerprint(val_samples)},
-        "vocabulary": vocabulary(train_samples, recipe),
+        "vocabulary": known,
     }
     precision = precision or ("bf16" if place.type == "cuda" else "fp32")
     if precision == "bf16" and place.type == "cpu":
@@ -247,6 +250,7 @@ def train_epoch(
     rng = batching.generator(recipe.seed, position.stage, position.epoch)
     samples, captions = draw_epoch(stage, data, rng)
     donors = batching.swap_captions(samples, data.labels.tolist(), stage.weak_positives, rng)
+    weak = batching.draw_weak(samples, data.counts, data.labels.tolist(), rng) if stage.weak_captions else None
     steps = len(samples)
     optimizer = run.optimizer
     assert optimizer is not None
@@ -254,7 +258,8 @@ def train_epoch(
 
     def make(step: int) -> tuple[Batch, float]:
         rng = batching.generator(recipe.seed, position.stage, position.epoch, step)
-        return make_batch(data, stage, samples[step], donors[step], captions[step], rng), rng.random()
+        others = None if weak is None else (weak[0][step], weak[1][step])
+        return make_batch(data, stage, samples[step], donors[step], captions[step], rng, others), rng.random()
 
     batches = batching.prepared(make, range(position.step, steps), workers)
     with screen.bar(f"stage {stage.number}, epoch {position.epoch + 1}/{stage.epochs}", steps) as advance:
@@ -294,13 +299,15 @@ def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict
         tokens=None if batch.tokens is None else batch.tokens.to(run.device),
         labels=batch.labels.to(run.device),
         attributes=None if batch.attributes is None else batch.attributes.to(run.device),
+        weak=None if batch.weak is None else batch.weak.to(run.device),
     )
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         losses = run.parallel(batch, run.position.epoch)
     total: Tensor = sum(losses.values(), torch.zeros((), device=run.device))
     optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], run.recipe.clip_norm)
+    if run.recipe.clip_norm:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], run.recipe.clip_norm)
     named = {name: float(loss.detach()) for name, loss in losses.items()}
     if not math.isfinite(sum(named.values())):
         raise TrainingError(
@@ -380,6 +387,8 @@ def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) 
         training, validation = hold_out_identities(training, recipe.hold_out)
     else:
         validation = read(root, "val")
+    images = Counter(sample.pid for sample in training)
+    training = [sample for sample in training if images[sample.pid] >= recipe.min_images]
     if limit_ids is not None:
         training = limit_identities(training, limit_ids)
     if recipe.caption_noise:
@@ -440,14 +449,21 @@ def _captions(texts: Sequence[str], text: TextInput, keep: Path, screen: Screen)
     return captions
 
 
-def vocabulary(samples: Sequence[Sample], recipe: Recipe) -> list[str]:
-    """The words of the captions that training reads; of redrawn ones those of a first epoch stand for all."""
+def vocabulary(samples: Sequence[Sample], recipe: Recipe, init: Path | str | None = None) -> list[str]:
+    """The words of the captions that training reads; of redrawn ones those of a first epoch stand for all.
+
+    A net with a table of words that starts from a checkpoint of such a net keeps the numbers its words have there.
+    """
+    if init is not None and recipe.text.kind == "words":
+        start = load(init).info
+        if (start["text"] or {}).get("kind") == "words":
+            return list(start["vocabulary"])
     captions = [caption for sample in samples for caption in sample.captions]
     if any(stage.redraw for stage in recipe.stages):
         from model.synth.redraw import redraw
 
         captions += redraw(samples, recipe.seed, 0)
-    return sorted({word for caption in captions for word in words(caption)})
+    return words_of(captions, recipe.text.min_count)
 
 
 def redrawn(data: Data, text: TextInput, run: Run, screen: Screen) -> Data:
@@ -476,22 +492,34 @@ def draw_epoch(stage: Stage, data: Data, rng: np.random.Generator) -> batching.D
 
 
 def make_batch(
-    data: Data, stage: Stage, samples: Array, donors: Array, captions: Array, rng: np.random.Generator
+    data: Data,
+    stage: Stage,
+    samples: Array,
+    donors: Array,
+    captions: Array,
+    rng: np.random.Generator,
+    weak: tuple[Array, Array] | None = None,
 ) -> Batch:
     """The augmented batch of (B,) samples, each with a caption of its donor (usually itself), the ``captions``-th.
 
+    weak: images of the same people and the numbers of their captions, (B,) each, for ``Batch.weak``.
     Images are still uint8; they are normalised on the device.
     """
-    tokens = data.captions.tokens(data.first_caption[donors] + captions % data.counts[donors])
-    if stage.augmentation.shift_text:
-        shifts = torch.from_numpy(rng.integers(0, data.captions.length, len(samples)))
-        tokens = batching.shift_tokens(tokens, shifts)
+
+    def read(images: Array, numbers: Array) -> Tokens:
+        tokens = data.captions.tokens(data.first_caption[images] + numbers % data.counts[images])
+        if not stage.augmentation.shift_text:
+            return tokens
+        return batching.shift_tokens(tokens, torch.from_numpy(rng.integers(0, data.captions.length, len(images))))
+
+    tokens = read(donors, captions)
     rows = torch.from_numpy(samples)
     return Batch(
         images=batching.augment_images(data.images[samples], stage.augmentation, rng),
         tokens=tokens,
         labels=data.labels[rows],
         attributes=None if data.attributes is None else data.attributes[rows],
+        weak=None if weak is None else read(*weak),
     )
 
 
@@ -533,14 +561,16 @@ def _check_processes(recipe: Recipe) -> None:
 
 
 def _start(
-    recipe: Recipe, data: Data, classes: dict[str, tuple[str, ...]], init: Path | str | None
+    recipe: Recipe, data: Data, classes: dict[str, tuple[str, ...]], known: Sequence[str], init: Path | str | None
 ) -> tuple[Net, dict[str, Any]]:
     """The untrained net and its config, with heads for this data and the starting weights that are asked for."""
-    config = replace(
+    config: Any = replace(
         recipe.net_config,
         num_ids=int(data.labels.max()) + 1,
         attributes=tuple((name, len(values)) for name, values in classes.items()),
     )
+    if recipe.text.kind == "words":
+        config = replace(config, vocabulary_size=len(known) + 1)  # a row for each word, and one for padding
     torch.manual_seed(recipe.seed)
     net = build(recipe.net, asdict(config))
     assert isinstance(net, nn.Module)
@@ -562,7 +592,8 @@ def _start(
         if not weights.is_file():
             raise TrainingError(
                 f"Recipe {recipe.name} starts from pre-trained vision weights, and there is no file {weights}. Set "
-                f"vision_weights to an OSNet x1.0 ImageNet file, or train axm_net_scratch, which needs none."
+                f"vision_weights to such a file (of ImageNet: an OSNet x1.0 for AXM-Net, a ResNet-50 for SSAN), or to "
+                f"none, or train a recipe that needs none, as axm_net_scratch."
             )
         net.load_vision_weights(weights)  # type: ignore[operator]
     return net, asdict(config)
@@ -570,4 +601,5 @@ def _start(
 
 def _identity(info: dict[str, Any]) -> str:
     """A hash of what must not change between the start of a run and its resumption."""
-    return hashlib.sha256(json.dumps([info["recipe"], info["data"]], sort_keys=True).encode()).hexdigest()
+    fixed = [info["recipe"], info["data"], info["vocabulary"]]
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()

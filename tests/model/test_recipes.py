@@ -79,6 +79,8 @@ def test_the_preset_is_the_same_recipe_in_small() -> None:
             (s.number, s.optimizer, s.schedule, s.sampler) for s in recipe.stages
         ]
         assert small.dataset == recipe.dataset and bool(small.hold_out) == bool(recipe.hold_out)
+        if recipe.net != "axm_net":
+            continue  # what the others keep is tested beside them
         kept = {"widths", "feature_dim", "parts", "text_input", "text_dim"}
         ours, theirs = asdict(small.net_config), asdict(recipe.net_config)
         assert {k: v for k, v in ours.items() if k not in kept} == {k: v for k, v in theirs.items() if k not in kept}
