@@ -83,7 +83,15 @@ def own_rows(batch: Batch) -> Batch:
     if tokens is not None:
         tokens = Tokens(tokens.ids[rows], tokens.mask[rows], None if tokens.states is None else tokens.states[rows])
     attributes = None if batch.attributes is None else batch.attributes[rows]
-    return replace(batch, images=batch.images[rows], tokens=tokens, labels=batch.labels[rows], attributes=attributes)
+    modalities = None if batch.modalities is None else batch.modalities[rows]
+    return replace(
+        batch,
+        images=batch.images[rows],
+        tokens=tokens,
+        labels=batch.labels[rows],
+        attributes=attributes,
+        modalities=modalities,
+    )
 
 
 def all_rows(x: Tensor) -> Tensor:

@@ -36,12 +36,14 @@ class Batch:
 
     images: (B, 3, H, W) float, normalised. labels: (B,) int64.
     attributes: (B, A) int64 class of each attribute head, -1 where unknown; None without attribute labels.
+    modalities: (B,) int64, 0 for a visible image and 1 for an infrared or thermal one; None where that is unknown.
     """
 
     images: Tensor
     tokens: Tokens | None
     labels: Tensor
     attributes: Tensor | None = None
+    modalities: Tensor | None = None
 
 
 @runtime_checkable

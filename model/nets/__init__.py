@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from model.interface import Net
 from model.nets.axm_net import AXMNet, AXMNetConfig
+from model.nets.mcja import MCJA, MCJAConfig
 
-NETS: dict[str, type[AXMNet]] = {"axm_net": AXMNet}
-CONFIGS: dict[str, type[AXMNetConfig]] = {"axm_net": AXMNetConfig}
+NETS: dict[str, Callable[[Any], Net]] = {"axm_net": AXMNet, "mcja": MCJA}
+CONFIGS: dict[str, type[Any]] = {"axm_net": AXMNetConfig, "mcja": MCJAConfig}
 
 
 def build(name: str, config: dict[str, Any]) -> Net:

@@ -124,8 +124,8 @@ class MCJA(nn.Module):
     def __init__(self, config: MCJAConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(config.width, config.depths, config.last_stride)
-        channels = self.embedding_dim = self.backbone.channels
+        self.vision = ResNet(config.width, config.depths, config.last_stride)
+        channels = self.embedding_dim = self.vision.channels
         self.attention = nn.ModuleDict()
         if config.mda_masks:
             for (layer, blocks), middle in zip(MDA_AFTER.items(), (2 * config.width, 4 * config.width), strict=True):
@@ -152,10 +152,10 @@ class MCJA(nn.Module):
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, H / 32, W / 32)."""
-        backbone = self.backbone
-        x = backbone.stem(images.contiguous(memory_format=torch.channels_last))
+        vision = self.vision
+        x = vision.stem(images.contiguous(memory_format=torch.channels_last))
         for name in ("layer1", "layer2", "layer3", "layer4"):
-            for index, block in enumerate(backbone.get_submodule(name).children()):
+            for index, block in enumerate(vision.get_submodule(name).children()):
                 x = block(x)
                 if f"{name}_{index}" in self.attention:
                     x = self.attention[f"{name}_{index}"](x)
@@ -196,4 +196,4 @@ class MCJA(nn.Module):
 
     def load_vision_weights(self, path: str | Path) -> None:
         """Start the ResNet from a file of ImageNet weights; see `ResNet.load_weights`."""
-        self.backbone.load_weights(path)
+        self.vision.load_weights(path)
