@@ -58,7 +58,8 @@ def contrast(similarity: Tensor, match: Tensor, strength: float = STRENGTH) -> T
     m = n - p
     right = (similarity * match).sum(dim=1) / p
     wrong = (similarity * ~match).sum(dim=1) / m
-    return (n - 1) / 2 + p * m / (n * n * strength) * (wrong - right)
+    pairs = (p * m).to(similarity.dtype)
+    return (n - 1) / 2 + pairs / (n * n * strength) * (wrong - right)
 
 
 def soft_rank(values: Tensor, strength: float) -> Tensor:

@@ -310,7 +310,8 @@ def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict
     total: Tensor = sum(losses.values(), torch.zeros((), device=run.device))
     optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], run.recipe.clip_norm)
+    if run.recipe.clip_norm:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], run.recipe.clip_norm)
     named = {name: float(loss.detach()) for name, loss in losses.items()}
     if not math.isfinite(sum(named.values())):
         raise TrainingError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -10,8 +9,10 @@ from model.interface import Net
 from model.nets.axm_net import AXMNet, AXMNetConfig
 from model.nets.mcja import MCJA, MCJAConfig
 
-NETS: dict[str, Callable[[Any], Net]] = {"axm_net": AXMNet, "mcja": MCJA}
-CONFIGS: dict[str, type[Any]] = {"axm_net": AXMNetConfig, "mcja": MCJAConfig}
+NetConfig = AXMNetConfig | MCJAConfig
+
+NETS: dict[str, Any] = {"axm_net": AXMNet, "mcja": MCJA}
+CONFIGS: dict[str, type[NetConfig]] = {"axm_net": AXMNetConfig, "mcja": MCJAConfig}
 
 
 def build(name: str, config: dict[str, Any]) -> Net:
@@ -21,7 +22,8 @@ def build(name: str, config: dict[str, Any]) -> Net:
     known = {field.name for field in fields(CONFIGS[name])}
     if unknown := sorted(set(config) - known):
         raise ValueError(f"{name} has no setting called {', '.join(unknown)}. It has: {', '.join(sorted(known))}.")
-    return NETS[name](CONFIGS[name](**{key: _tuples(value) for key, value in config.items()}))
+    net: Net = NETS[name](CONFIGS[name](**{key: _tuples(value) for key, value in config.items()}))
+    return net
 
 
 def _tuples(value: Any) -> Any:

@@ -72,8 +72,7 @@ class GeM(nn.Module):
         self.power, self.eps = power, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return (x.float().pow(self.power).mean(dim=(2, 3)) + self.eps).pow(1 / self.power)
+        return (x.float().pow(self.power).mean(dim=(2, 3)) + self.eps).pow(1 / self.power)
 
 
 class MDA(nn.Module):
