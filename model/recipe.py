@@ -71,12 +71,12 @@ class Recipe:
     text: how the net reads, None for one without a text branch. dataset: format of the data; "synth" is for rendered
     people and for labelled images of one's own, "synth-infrared" for those seen in two modalities. train_split: what
     is trained on; RegDB has "train_1" to "train_10". hold_out: validate on so many training identities, which are then
-    not trained on; 0 validates on the split val. caption_noise: share of the training captions that stand beside a wrong
-    image; 0.2, 0.5 and 0.8 in the literature. vision_weights: what the vision tower starts from: a file of ImageNet
-    weights in the form its network knows, or a checkpoint of this net, of which only the vision tower (and the gates of
-    AXM-Net) are taken. average: decay of the running mean of the weights that is validated and kept, 0 for none.
-    clip_norm: largest norm of a gradient, 0 for any. validate_every: epochs between validations; the last epoch of a
-    stage always is. cache_images: keep all training images in memory at network size.
+    not trained on; 0 validates on the split val. caption_noise: share of the training captions that stand beside a
+    wrong image; 0.2, 0.5 and 0.8 in the literature. vision_weights: what the vision tower starts from: a file of
+    ImageNet weights in the form its network knows, or a checkpoint of this net, of which only the vision tower (and the
+    gates of AXM-Net) are taken. average: decay of the running mean of the weights that is validated and kept, 0 for
+    none. clip_norm: largest norm of a gradient, 0 for any. validate_every: epochs between validations; the last epoch
+    of a stage always is. cache_images: keep all training images in memory at network size.
     """
 
     name: str

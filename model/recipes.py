@@ -119,7 +119,7 @@ def tiny(recipe: Recipe) -> Recipe:
 def _tiny_axm_net(recipe: Recipe) -> Recipe:
     """At the size of `axm_net_tiny`."""
     small = axm_net_tiny()
-    assert isinstance(recipe.net_config, AXMNetConfig)
+    assert isinstance(recipe.net_config, AXMNetConfig) and isinstance(small.net_config, AXMNetConfig)
     sizes = {name: getattr(small.net_config, name) for name in ("widths", "feature_dim", "text_input", "text_dim")}
     return replace(
         recipe,

@@ -96,12 +96,12 @@ def mcja_synth() -> Recipe:
 
 def tiny(recipe: Recipe) -> Recipe:
     """The same recipe with a narrow, shallow net on small images, from nothing; see model.recipes.tiny."""
+    assert isinstance(recipe.net_config, MCJAConfig)
+    depths = (1, 4, 6, 1) if recipe.net_config.mda_masks else (1, 1, 1, 1)
     return replace(
         recipe,
         name=f"{recipe.name}_tiny",
-        net_config=replace(
-            recipe.net_config, width=8, depths=(1, 4, 6, 1) if recipe.net_config.mda_masks else (1,) * 4
-        ),
+        net_config=replace(recipe.net_config, width=8, depths=depths),
         preprocessing=Preprocessing(64, 32),
         stages=tuple(
             replace(

@@ -26,9 +26,9 @@ def save_image(path: Path, pid: int, rng: np.random.Generator, *, infrared: bool
 
 
 def make_sysu(root: Path, images: Mapping[int, int] | None = None) -> Path:
-    """People 1 and 4 (train), 2 (val), 3, 7 and 9 (test), with ``images`` from each camera; 9 is not seen by camera 2."""
+    """People 1 and 4 (train), 2 (val), 3, 7 and 9 (test), with ``images`` from each camera; camera 2 misses 9."""
     rng = np.random.default_rng(0)
-    images = images or {camera: 3 for camera in range(1, 7)}
+    images = images or dict.fromkeys(range(1, 7), 3)
     for pid in (1, 2, 3, 4, 7, 9):
         for camera, count in images.items():
             for n in range(1, count + 1):
