@@ -158,7 +158,13 @@ def sysu_gallery(
                 continue
             if permutations is not None:
                 by_number = {int(samples[n].path.stem): n for n in own}
-                chosen += [by_number[int(number)] for number in permutations[camera][pid][trial][:shots]]
+                try:
+                    chosen += [by_number[int(number)] for number in permutations[camera][pid][trial][:shots]]
+                except (KeyError, IndexError) as error:
+                    raise DatasetError(
+                        f"rand_perm_cam.mat does not fit the images of person {pid:04d} in camera {camera}. Copy exp "
+                        f"and the cameras from one and the same archive."
+                    ) from error
             else:
                 chosen += [rng.choice(own)] if shots == 1 else rng.sample(own, min(shots, len(own)))
     return np.array(chosen)
@@ -234,14 +240,12 @@ def read_permutations(root: Path | str) -> Permutations | None:
             f"to draw the galleries with fixed seeds."
         ) from error
     try:
-        cells = loadmat(path)["rand_perm_cam"].ravel()  # one cell for each camera
+        cells = loadmat(path)["rand_perm_cam"].ravel()  # one cell for each camera, of one matrix for each person
         return {
-            camera: {
-                pid: np.asarray(rows) for pid, rows in enumerate(cell.ravel(), 1) if len(rows) and np.asarray(rows).size
-            }
+            camera: {pid: rows for pid, rows in enumerate(cell.ravel(), 1) if rows.size}
             for camera, cell in enumerate(cells, 1)
         }
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # the reader raises many types for a damaged file
         raise DatasetError(f"{path} cannot be read ({error}). Copy it from the published archive again.") from error
 
 

@@ -21,8 +21,9 @@ def save_image(path: Path, pid: int, rng: np.random.Generator, *, infrared: bool
     if infrared:
         dark, light = dark[:1].repeat(3), light[:1].repeat(3)
     pixels = np.where(tiles[..., None], light, dark).repeat(16, axis=0).repeat(16, axis=1)
+    noise = rng.normal(0, 8, (64, 32, 1 if infrared else 3))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)).save(path)
+    Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(path)
 
 
 def make_sysu(root: Path, images: Mapping[int, int] | None = None) -> Path:
