@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model.datasets import DatasetError, Sample, read_cuhk_pedes
@@ -221,7 +222,8 @@ def _refuse_shared_images(root: Path, trial: int) -> None:
 def read_synth_infrared(root: Path | str, split: str) -> list[Sample]:
     """A rendered infrared or thermal set, or one's own in the CUHK-PEDES layout whose rows have ``modality``.
 
-    Captions are not needed. Raises `DatasetError`.
+    Captions are not needed. Colours count as not visible, in daylight either: they do not help to recognise somebody at
+    night. Raises `DatasetError`.
     """
     samples = read_cuhk_pedes(root, split, wordless=True)
     found = {sample.modality for sample in samples}
@@ -236,4 +238,8 @@ def read_synth_infrared(root: Path | str, split: str) -> list[Sample]:
             f"The split {split} of {root} has {', '.join(sorted(map(str, found)))} images only. People must be seen in "
             f"visible light and in infrared."
         )
-    return samples
+    return [sample if sample.visible is None else replace(sample, visible=_uncolored(sample)) for sample in samples]
+
+
+def _uncolored(sample: Sample) -> frozenset[str]:
+    return frozenset(name for name in sample.visible or () if not name.endswith("_color"))
