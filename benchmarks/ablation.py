@@ -173,6 +173,7 @@ def run(rows: Sequence[Row], seeds: Sequence[int], data: Path, test: Path, out: 
 def measure(checkpoint: Path, test: Path, cache: Path, threads: int) -> dict[str, float]:
     """Text to image and image to image on the test split, as validation measures them."""
     recipe = whole()
+    assert recipe.text is not None
     samples = read_cuhk_pedes(test, "test")
     data = prepare(samples, recipe, load_text(recipe.text), {}, threads, cache, Screen(False))
     images, texts = embed(load(checkpoint).net, data, pick_device("cpu"))

@@ -20,6 +20,7 @@ from torch import Tensor
 from model.datasets import DatasetError, Sample, open_image
 from model.interface import Tokens
 from model.preprocess import Preprocessing, to_pixels
+from model.spectrum import Spectrum, augment_spectrum
 
 Array = NDArray[Any]
 
@@ -158,6 +159,13 @@ def _class(attributes: dict[str, Any], name: str) -> str:
     return "none" if value is None else str(value)
 
 
+def modality_labels(samples: Sequence[Sample]) -> Tensor | None:
+    """(N,) int64, 0 visible and 1 infrared or thermal; None unless every sample says what it is."""
+    if any(sample.modality is None for sample in samples):
+        return None
+    return torch.tensor([int(sample.modality != "visible") for sample in samples])
+
+
 # --- samplers: each gives an epoch as (steps, B) sample numbers and (steps, B) caption numbers within the sample ----
 
 Draws = tuple[Array, Array]
@@ -195,6 +203,34 @@ def draw_identities(
         turns = np.concatenate([rng.permutation(len(own)) for _ in range(-(-k // len(own)))])[:k]
         chosen.append(np.asarray(own)[turns])
     order = np.concatenate(chosen)  # (people * K,)
+    return _batches(order, _any_caption(order, captions, rng), p * k)
+
+
+def draw_groups(
+    captions: Sequence[int] | Array, pids: Sequence[int], p: int, k: int, rng: np.random.Generator
+) -> Draws:
+    """P identities x K images in a batch, an identity as often as it has K images; one random caption each.
+
+    The images of each identity are shuffled and cut into groups of K, a last smaller group being left out; one with
+    fewer than K images in all has a single group, drawn with replacement. P identities at a time then give a group
+    each, until fewer than P have one left.
+    """
+    images: dict[int, list[int]] = {}
+    for n, pid in enumerate(pids):
+        images.setdefault(pid, []).append(n)
+    groups: dict[int, list[Array]] = {}
+    for pid, own in images.items():
+        if len(own) < k:
+            groups[pid] = [rng.choice(own, k)]
+        else:
+            groups[pid] = list(rng.permutation(own)[: len(own) // k * k].reshape(-1, k))
+    chosen: list[Array] = []
+    while len(groups) >= p:
+        for pid in rng.choice(list(groups), p, replace=False).tolist():
+            chosen.append(groups[pid].pop())
+            if not groups[pid]:
+                del groups[pid]
+    order = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     return _batches(order, _any_caption(order, captions, rng), p * k)
 
 
@@ -268,6 +304,8 @@ class Augmentation:
 
     translate: largest shift as a share of height and width. erase: probability of random erasing of a rectangle whose
     area is within erase_area. brightness: largest relative change of exposure. shift_text: circular shift of captions.
+    crop: pixels of gray around the image before it is cut back to its size at a random place. erase_color: what is
+    erased becomes this; None for the batch's mean gray. spectrum: what happens to the colours of visible images.
     """
 
     flip: float = 0.5
@@ -276,13 +314,22 @@ class Augmentation:
     erase_area: tuple[float, float] = (0.02, 0.4)
     brightness: float = 0.0
     shift_text: bool = True
+    crop: int = 0
+    erase_color: tuple[int, int, int] | None = None
+    spectrum: Spectrum | None = None
 
 
-def augment_images(pixels: Tensor, a: Augmentation, rng: np.random.Generator) -> Tensor:
-    """(B, 3, H, W) uint8 -> the same. What is erased or shifted in becomes the batch's mean gray."""
+def augment_images(
+    pixels: Tensor, a: Augmentation, rng: np.random.Generator, modalities: Tensor | None = None
+) -> Tensor:
+    """(B, 3, H, W) uint8 -> the same. What is shifted in, and what is erased unless ``erase_color`` says otherwise,
+    becomes the batch's mean gray. modalities: (B,) as in a batch, needed where ``a.spectrum`` is set."""
     batch, _, height, width = pixels.shape
     out = pixels.clone()
     gray = int(pixels.float().mean())
+    if a.spectrum is not None:
+        assert modalities is not None  # the training loop refuses such a stage
+        out = augment_spectrum(out, modalities == 0, a.spectrum, rng)
     flips = torch.from_numpy(rng.random(batch) < a.flip)
     out[flips] = out[flips].flip(3)
     if a.translate:
@@ -290,12 +337,16 @@ def augment_images(pixels: Tensor, a: Augmentation, rng: np.random.Generator) ->
         moves = np.stack([rng.integers(-m, m + 1, batch) for m in most], axis=1)  # (B, 2): down, right
         for n, (down, right) in enumerate(moves):
             out[n] = _translate(out[n], int(down), int(right), gray)
+    if a.crop:
+        for n, (down, right) in enumerate(rng.integers(-a.crop, a.crop + 1, (batch, 2))):
+            out[n] = _translate(out[n], int(down), int(right), 127)
     if a.brightness:
         gain = torch.from_numpy(rng.uniform(1 - a.brightness, 1 + a.brightness, (batch, 1, 1, 1)).astype(np.float32))
         out = (out.float() * gain).round_().clamp_(0, 255).to(torch.uint8)
     for n in np.flatnonzero(rng.random(batch) < a.erase).tolist():
         top, left, tall, wide = _rectangle(height, width, a.erase_area, rng)
-        out[n, :, top : top + tall, left : left + wide] = gray
+        color = torch.tensor([gray] * 3 if a.erase_color is None else a.erase_color, dtype=torch.uint8)
+        out[n, :, top : top + tall, left : left + wide] = color[:, None, None]
     return out
 
 

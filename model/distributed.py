@@ -92,6 +92,7 @@ def own_rows(batch: Batch) -> Batch:
         labels=batch.labels[rows],
         attributes=None if batch.attributes is None else batch.attributes[rows],
         weak=own(batch.weak),
+        modalities=None if batch.modalities is None else batch.modalities[rows],
     )
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from model.baselines import chance, color_histogram, color_similarity
 from model.checkpoint import CheckpointError, write_atomically
 from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes, read_icfg_pedes, read_rstpreid
+from model.datasets_infrared import read_regdb, read_synth_infrared, read_sysu_mm01, regdb_split
 from model.encoder import Encoder
 from model.probing import Embed, attribute_probe, has_twins, named_attributes, probe_pairs, twin_accuracy
 from model.retrieval import cross_view as cross_view
@@ -29,6 +30,8 @@ from model.retrieval import cross_view_fused, cross_view_image, fuse, fused, ori
 from model.retrieval import image_to_image as image_to_image
 from model.retrieval import text_to_image as text_to_image
 from model.retrieval import text_to_image_of as text_to_image_of
+from model.retrieval_infrared import TITLES as INFRARED_TITLES
+from model.retrieval_infrared import measure, search_across
 from model.sheets import RESULTS, result_sheet, save_png, some
 from model.splits import CrossViewSplit, read_split
 
@@ -45,7 +48,11 @@ DATASETS: dict[str, Callable[[Path | str, str], list[Sample]]] = {
     "icfg-pedes": read_icfg_pedes,
     "rstpreid": read_rstpreid,
     "synth": read_cuhk_pedes,
+    "synth-infrared": read_synth_infrared,
+    "sysu-mm01": read_sysu_mm01,
+    "regdb": read_regdb,
 }
+_INFRARED = ("synth-infrared", "sysu-mm01", "regdb")
 
 
 def evaluate(
@@ -59,6 +66,7 @@ def evaluate(
     sheet_queries: int = 12,
     query_list: Path | str | None = None,
     shifts: int = 0,
+    rerank: bool = False,
 ) -> dict[str, Any]:
     """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
 
@@ -73,7 +81,8 @@ def evaluate(
     finds.
 
     query_list: a list that model.splits wrote, of images below ``root``: its queries search its gallery, and of the
-    protocols only the first three are measured. shifts: see `Encoder.embed_texts`.
+    protocols only the first three are measured. shifts: see `Encoder.embed_texts`. rerank: add MSER re-ranking to the
+    protocols between visible and infrared images, which datasets of both have: see `model.retrieval_infrared.measure`.
 
     Raises:
         ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
@@ -87,6 +96,10 @@ def evaluate(
         reader = partial(read_cuhk_pedes, wordless=True) if dataset == "synth" else DATASETS[dataset]
         queries = gallery = tuple(reader(root, split))
     encoder = Encoder(checkpoint, device)
+    if rerank and (dataset not in _INFRARED or listed is not None):
+        raise ValueError(f"MSER re-ranks between visible and infrared images: of {', '.join(_INFRARED)} only.")
+    if dataset == "regdb":
+        _refuse_other_trial(encoder, split)
     if sheet is not None and not encoder.has_text:
         raise CheckpointError(
             f"{checkpoint} reads no descriptions, so there are no queries to draw; leave out --sheet."
@@ -109,6 +122,9 @@ def evaluate(
         if texts is not None and result["text_to_image"] is not None:
             small, _ = _embed_gallery(encoder, gallery, _LOW)
             result["low_resolution"] = text_to_image(texts, small, queries)
+    if dataset in _INFRARED and listed is None:
+        versions = _embed_channels(encoder, gallery, images) if rerank else None
+        result |= measure(dataset, root, images, gallery, versions) | _infrared_baselines(gallery, histograms)
     if json_out is not None:
         write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
     if sheet is not None and texts is not None:
@@ -176,7 +192,7 @@ def report(result: dict[str, Any], console: Console | None = None) -> None:
     for name in ("Rank-1", "95 %", "Rank-5", "Rank-10", "mAP", "mINP"):
         table.add_column(name, justify="right", no_wrap=True)
     notes = []
-    for key, title in _TITLES.items():
+    for key, title in (_TITLES | INFRARED_TITLES).items():
         row = result.get(key)
         if row is None:
             continue
@@ -335,6 +351,47 @@ def _embed_gallery(encoder: Encoder, samples: Sequence[Sample], height: int | No
             embeddings.append(encoder.embed_images(images))
             histograms += [color_histogram(image) for image in images]
     return np.concatenate(embeddings), np.stack(histograms)
+
+
+def _embed_channels(encoder: Encoder, samples: Sequence[Sample], images: Array) -> Array:
+    """(4, N, D) rows of all images as they are, and of visible ones with R, G or B alone in all three channels."""
+    versions = np.stack([images] * 4)
+    visible = [n for n, sample in enumerate(samples) if sample.modality == "visible"]
+    for start in range(0, len(visible), _CHUNK):
+        chunk = visible[start : start + _CHUNK]
+        for band in range(3):
+            alone = (open_image(samples[n].path).getchannel(band) for n in chunk)
+            versions[1 + band, chunk] = encoder.embed_images([Image.merge("RGB", [one] * 3) for one in alone])
+    return versions
+
+
+def _infrared_baselines(samples: Sequence[Sample], histograms: Array) -> dict[str, Any]:
+    """What luck and likeness of colours find, mean of both ways over whole galleries."""
+    flat = histograms.reshape(len(samples), -1)
+    rows = flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(min=1e-12)
+    ways = list(search_across(rows, samples).values())
+    pids = {
+        visible: [sample.pid for sample in samples if (sample.modality == "visible") is visible]
+        for visible in (True, False)
+    }
+    lucky = [chance(pids[way], pids[not way]) for way in (True, False)]
+    return {
+        "infrared_chance": {name: (lucky[0][name] + lucky[1][name]) / 2 for name in lucky[0]},
+        "infrared_histogram": {name: (ways[0][name] + ways[1][name]) / 2 for name in lucky[0]},
+    }
+
+
+def _refuse_other_trial(encoder: Encoder, split: str) -> None:
+    """People of a trial's test half are in the training half of other trials."""
+    recipe = encoder.info.get("recipe") or {}
+    side, trial = regdb_split(split)
+    if recipe.get("dataset") != "regdb" or side != "test":
+        return
+    if (own := regdb_split(recipe["train_split"])[1]) != trial:
+        raise CheckpointError(
+            f"This checkpoint was trained on train_{own} of RegDB, where people of test_{trial} are: measure it on "
+            f"test_{own}, and train one for each trial."
+        )
 
 
 def _first_results(

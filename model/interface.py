@@ -37,6 +37,7 @@ class Batch:
     images: (B, 3, H, W) float, normalised. labels: (B,) int64.
     attributes: (B, A) int64 class of each attribute head, -1 where unknown; None without attribute labels.
     weak: for each image a caption of another image of the same person; None where the recipe does not ask for them.
+    modalities: (B,) int64, 0 for a visible image and 1 for an infrared or thermal one; None where that is unknown.
     """
 
     images: Tensor
@@ -44,6 +45,7 @@ class Batch:
     labels: Tensor
     attributes: Tensor | None = None
     weak: Tokens | None = None
+    modalities: Tensor | None = None
 
 
 @runtime_checkable

@@ -18,8 +18,8 @@ from model.preprocess import Preprocessing
 from model.text import TextSpec
 
 Schedule = Literal["constant", "step", "one_cycle"]
-Sampler = Literal["images", "pairs", "identities", "twins"]
-Dataset = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "synth"]
+Sampler = Literal["images", "pairs", "identities", "groups", "twins"]
+Dataset = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "synth", "synth-infrared", "sysu-mm01", "regdb"]
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,18 @@ class Stage:
     """One training stage; ``number`` tells the net what to freeze and which losses to give.
 
     sampler: "images" draws every image once an epoch with one of its captions, "pairs" every image-caption pair,
-    "identities" P x K (then ``batch`` is p * k), "twins" every image, each batch made of groups of k people who look
-    alike. weak_positives: share of images that get a caption of another image of the same person instead of their
-    own. redraw: captions are written anew every epoch, in more words than the listed ones; only for rendered people,
-    whose looks are known. weak_captions: each pair comes with a caption of another image of the same person beside its
-    own, for losses that ask for it. milestones: epochs after which "step" multiplies the rate by gamma.
-    warmup: epochs of linear warm-up; "one_cycle" spends this share of the stage's steps rising instead.
+    "identities" P x K (then ``batch`` is p * k), "groups" P x K too, until fewer than P identities have K images left,
+    "twins" every image, each batch made of groups of k people who look alike. weak_positives: share of images that get
+    a caption of another image of the same person instead of their own. redraw: captions are written anew every epoch,
+    in more words than the listed ones; only for rendered people, whose looks are known. weak_captions: each pair comes
+    with a caption of another image of the same person beside its own, for losses that ask for it. milestones: epochs
+    after which "step" multiplies the rate by gamma. warmup: epochs of linear warm-up; "one_cycle" spends this share of
+    the stage's steps rising instead.
     """
 
     number: int
     epochs: int
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = 0.01
     weight_decay: float = 5e-4
     momentum: float = 0.9
@@ -57,7 +58,7 @@ class Stage:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2 or self.lr <= 0:
             raise ValueError(f"Stage {self.number} needs at least one epoch, a batch of two and a positive lr.")
-        if self.sampler == "identities" and self.batch != self.p * self.k:
+        if self.sampler in ("identities", "groups") and self.batch != self.p * self.k:
             raise ValueError(f"Stage {self.number}: with identities drawn, batch must be p * k = {self.p * self.k}.")
         if self.sampler == "twins" and self.batch % self.k:
             raise ValueError(f"Stage {self.number}: a batch of {self.batch} does not divide into groups of {self.k}.")
@@ -69,23 +70,26 @@ class Stage:
 class Recipe:
     """A whole training run. ``net_config`` lacks the number of identities and attributes: the data decides them.
 
-    dataset: format of the data; "synth" is for rendered people and for labelled images of one's own. hold_out: validate
-    on so many training identities, which are then not trained on; 0 validates on the split val. min_images: training
-    identities with fewer images are left out. caption_noise: share of the training captions that stand beside a wrong
-    image; 0.2, 0.5 and 0.8 in the literature. vision_weights: what the vision tower starts from: a file of ImageNet
-    weights in the form its network knows, or a checkpoint of this net, of which only the vision tower (and the gates of
-    AXM-Net) are taken. average: decay of the running mean of the weights that is validated and kept, 0 for none.
-    clip_norm: largest norm of a gradient, 0 for any. validate_every: epochs between validations; the last epoch of a
-    stage always is. cache_images: keep all training images in memory at network size.
+    text: how the net reads, None for one without a text branch. dataset: format of the data; "synth" is for rendered
+    people and for labelled images of one's own, "synth-infrared" for those seen in two modalities. train_split: what
+    is trained on; RegDB has "train_1" to "train_10". hold_out: validate on so many training identities, which are then
+    not trained on; 0 validates on the split val. min_images: training identities with fewer images are left out.
+    caption_noise: share of the training captions that stand beside a wrong image; 0.2, 0.5 and 0.8 in the literature.
+    vision_weights: what the vision tower starts from: a file of ImageNet weights in the form its network knows, or a
+    checkpoint of this net, of which only the vision tower (and the gates of AXM-Net) are taken. average: decay of the
+    running mean of the weights that is validated and kept, 0 for none. clip_norm: largest norm of a gradient, 0 for
+    any. validate_every: epochs between validations; the last epoch of a stage always is. cache_images: keep all
+    training images in memory at network size.
     """
 
     name: str
     net: str
     net_config: NetConfig
     preprocessing: Preprocessing
-    text: TextSpec
+    text: TextSpec | None
     stages: tuple[Stage, ...]
     dataset: Dataset = "synth"
+    train_split: str = "train"
     hold_out: int = 0
     min_images: int = 1
     caption_noise: float = 0.0
@@ -99,6 +103,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError(f"Recipe {self.name} has no stages.")
+        if self.text is None and (
+            self.caption_noise or any(s.redraw or s.weak_positives or s.weak_captions for s in self.stages)
+        ):
+            raise ValueError(
+                f"{self.net} reads no captions: caption_noise, redraw, weak_positives and weak_captions are not for it."
+            )
         if not 0 <= self.average < 1:
             raise ValueError(f"average is a decay in [0, 1), not {self.average}.")
         if self.hold_out < 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from model import recipes_ssan
+from model import recipes_mcja, recipes_ssan
 from model.batching import Augmentation
 from model.nets.axm_net import AXMNetConfig
 from model.preprocess import Preprocessing
@@ -119,7 +119,7 @@ def tiny(recipe: Recipe) -> Recipe:
 def _tiny_axm_net(recipe: Recipe) -> Recipe:
     """At the size of `axm_net_tiny`."""
     small = axm_net_tiny()
-    assert isinstance(recipe.net_config, AXMNetConfig)
+    assert isinstance(recipe.net_config, AXMNetConfig) and isinstance(small.net_config, AXMNetConfig)
     sizes = {name: getattr(small.net_config, name) for name in ("widths", "feature_dim", "text_input", "text_dim")}
     return replace(
         recipe,
@@ -151,7 +151,11 @@ def _tiny_stage(stage: Stage) -> Stage:
     )
 
 
-TINY: dict[str, Callable[[Recipe], Recipe]] = {"axm_net": _tiny_axm_net, "ssan": recipes_ssan.tiny}
+TINY: dict[str, Callable[[Recipe], Recipe]] = {
+    "axm_net": _tiny_axm_net,
+    "ssan": recipes_ssan.tiny,
+    "mcja": recipes_mcja.tiny,
+}
 PRESETS: dict[str, Callable[[Recipe], Recipe]] = {"tiny": tiny}
 RECIPES: dict[str, Callable[[], Recipe]] = {
     make.__name__: make
@@ -164,5 +168,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         axm_net_synth,
         axm_net_tiny,
         *recipes_ssan.ALL,
+        *recipes_mcja.ALL,
     )
 }

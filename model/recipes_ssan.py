@@ -109,7 +109,7 @@ def ssan_synth() -> Recipe:
 
 def tiny(recipe: Recipe) -> Recipe:
     """Any of them with a narrow, shallow net on 64x32 images: seconds on a CPU, see `model.recipes.tiny`."""
-    assert isinstance(recipe.net_config, SSANConfig)
+    assert isinstance(recipe.net_config, SSANConfig) and recipe.text is not None
     config = replace(
         recipe.net_config,
         width=8,

@@ -85,12 +85,27 @@ def search(
 ) -> dict[str, Any]:
     """What queries (Q, D) find among images (G, D) of the people given; ``drop`` as for `query_outcomes`."""
     outcomes = query_outcomes(lambda rows: queries[rows] @ images.T, query_pids, gallery_pids, drop=drop)
-    return _flat(outcomes, query_pids)
+    return flat_results(outcomes, query_pids)
 
 
 def ranked(similarity: Array, query_pids: Array, gallery_pids: Array) -> dict[str, Any]:
     """As `search`, for a similarity (Q, G) that is at hand."""
-    return _flat(query_outcomes(lambda rows: similarity[rows], query_pids, gallery_pids), query_pids)
+    return flat_results(query_outcomes(lambda rows: similarity[rows], query_pids, gallery_pids), query_pids)
+
+
+def flat_results(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
+    """Flat numbers in percent, as tables and JSON show them, with the 95 % interval of Rank-1 over identities."""
+    metrics = summarize(outcomes)
+    low, high = rank1_interval(outcomes, query_pids)
+    return {
+        **{f"rank{k}": value for k, value in metrics.rank.items()},
+        "mean_ap": metrics.mean_ap,
+        "mean_inp": metrics.mean_inp,
+        "rank1_low": low,
+        "rank1_high": high,
+        "queries": metrics.queries,
+        "skipped": metrics.skipped,
+    }
 
 
 def _from_images(queries: Array, images: Array, origin: Array, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -121,21 +136,6 @@ def _across_views(queries: Array, images: Array, origin: Array, samples: Sequenc
         return shared
 
     return search(queries, images, pids[origin], pids, drop)
-
-
-def _flat(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
-    """Flat numbers in percent, as tables and JSON show them."""
-    metrics = summarize(outcomes)
-    low, high = rank1_interval(outcomes, query_pids)
-    return {
-        **{f"rank{k}": value for k, value in metrics.rank.items()},
-        "mean_ap": metrics.mean_ap,
-        "mean_inp": metrics.mean_inp,
-        "rank1_low": low,
-        "rank1_high": high,
-        "queries": metrics.queries,
-        "skipped": metrics.skipped,
-    }
 
 
 def _codes(values: Sequence[str | None]) -> Array:

@@ -39,6 +39,7 @@ from model.nets import build
 from model.noise import permute_captions
 from model.preprocess import normalize
 from model.recipes import Recipe, Stage, to_dict
+from model.retrieval_infrared import search_across
 from model.runlog import RunLog, Screen
 from model.splits import hold_out_identities
 from model.text import TextInput, load_text
@@ -60,11 +61,12 @@ class Data:
 
     samples: list[Sample]
     images: Images
-    captions: CaptionCache
+    captions: CaptionCache | None  # None for a net without a text branch; counts are then 1
     first_caption: Array  # (N,)
     counts: Array  # (N,)
     labels: Tensor  # (N,) training classes 0..num_ids-1
     attributes: Tensor | None  # (N, A)
+    modalities: Tensor | None  # (N,) 0 visible, 1 infrared or thermal
 
 
 @dataclass
@@ -111,6 +113,8 @@ class Run:
         groups = self.net.param_groups(stage.lr)
         if stage.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
+        elif stage.optimizer == "adam":  # its weight decay is that of SGD, part of the gradient
+            self.optimizer = torch.optim.Adam(groups, stage.lr, weight_decay=stage.weight_decay)
         else:
             self.optimizer = torch.optim.AdamW(groups, stage.lr, weight_decay=stage.weight_decay)
         for group in self.optimizer.param_groups:
@@ -201,13 +205,18 @@ def train(
 
     train_samples, val_samples = read_splits(recipe, data_root, limit_ids)
     known = vocabulary(train_samples, recipe, init)
-    text = load_text(recipe.text, place, known)
+    text = None if recipe.text is None else load_text(recipe.text, place, known)
     classes = batching.attribute_classes(train_samples)
     keep = Path(cache) if cache is not None else out
     listed = not all(stage.redraw for stage in recipe.stages)
     training = prepare(train_samples, recipe, text, classes, workers, keep, screen, listed=listed)
     validation = prepare(val_samples, recipe, text, {}, workers, keep, screen)
 
+    if training.modalities is None and any(stage.augmentation.spectrum for stage in recipe.stages):
+        raise TrainingError(
+            f"Recipe {recipe.name} treats visible and infrared images differently, and these samples do not say which "
+            f"they are: train on sysu-mm01, regdb or a rendered infrared set (dataset=synth-infrared)."
+        )
     net, net_config = _start(recipe, training, classes, known, init)
     info = {
         "net": recipe.net,
@@ -300,6 +309,7 @@ def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict
         labels=batch.labels.to(run.device),
         attributes=None if batch.attributes is None else batch.attributes.to(run.device),
         weak=None if batch.weak is None else batch.weak.to(run.device),
+        modalities=None if batch.modalities is None else batch.modalities.to(run.device),
     )
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         losses = run.parallel(batch, run.position.epoch)
@@ -347,7 +357,7 @@ def embed(net: Any, data: Data, device: torch.device) -> tuple[Array, Array | No
         for chunk in _chunks(len(data.samples)):
             pixels = normalize(data.images[chunk].to(device), data.images.preprocessing)
             images.append(net.encode_image(pixels.to(memory_format=torch.channels_last)).float().cpu().numpy())
-        if isinstance(net, TextNet):
+        if isinstance(net, TextNet) and data.captions is not None:
             texts = [
                 net.encode_text(data.captions.tokens(chunk).to(device)).float().cpu().numpy()
                 for chunk in _chunks(len(data.captions))
@@ -358,8 +368,12 @@ def embed(net: Any, data: Data, device: torch.device) -> tuple[Array, Array | No
 def validate(images: Array, texts: Array | None, samples: Sequence[Sample]) -> dict[str, float]:
     """Retrieval on validation people, in percent: text to image, and image to image under image_*.
 
-    A net without a text branch is judged by image to image alone.
+    A net without a text branch is judged by image to image alone; where images of two modalities are known, by the
+    mean of what either finds in the other.
     """
+    if texts is None and (across := search_across(images, samples)):
+        ways = [_scores(way) for way in across.values()]
+        return {name: sum(way[name] for way in ways) / len(ways) for name in ways[0]}
     from_image = image_to_image(images, samples)
     if texts is None:
         return _scores(from_image)
@@ -382,7 +396,7 @@ def _chunks(count: int) -> Iterator[Array]:
 def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) -> tuple[list[Sample], list[Sample]]:
     """Training and validation samples as the recipe wants them. Noise comes into training captions alone."""
     read = DATASETS[recipe.dataset]
-    training = read(root, "train")
+    training = read(root, recipe.train_split)
     if recipe.hold_out:
         training, validation = hold_out_identities(training, recipe.hold_out)
     else:
@@ -399,7 +413,7 @@ def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) 
 def prepare(
     samples: list[Sample],
     recipe: Recipe,
-    text: TextInput,
+    text: TextInput | None,
     classes: dict[str, tuple[str, ...]],
     threads: int,
     keep: Path,
@@ -412,10 +426,13 @@ def prepare(
     Without ``listed`` the captions are left out: every epoch will bring its own.
     """
     screen.line(f"{len(samples)} images of {len({s.pid for s in samples})} people: preparing images and captions")
-    counts = np.array([len(sample.captions) for sample in samples])
+    counts = np.array([1 if text is None else len(sample.captions) for sample in samples])
     label_of = {pid: n for n, pid in enumerate(sorted({sample.pid for sample in samples}))}
-    with distributed.main_first():
-        captions = _captions([c for sample in samples for c in sample.captions] if listed else [], text, keep, screen)
+    captions = None
+    if text is not None:
+        read = [caption for sample in samples for caption in sample.captions] if listed else []
+        with distributed.main_first():
+            captions = _captions(read, text, keep, screen)
     return Data(
         samples=samples,
         images=Images(samples, recipe.preprocessing, cache=recipe.cache_images, threads=threads),
@@ -424,6 +441,7 @@ def prepare(
         counts=counts,
         labels=torch.tensor([label_of[sample.pid] for sample in samples]),
         attributes=batching.attribute_labels(samples, classes) if classes else None,
+        modalities=batching.modality_labels(samples),
     )
 
 
@@ -454,6 +472,8 @@ def vocabulary(samples: Sequence[Sample], recipe: Recipe, init: Path | str | Non
 
     A net with a table of words that starts from a checkpoint of such a net keeps the numbers its words have there.
     """
+    if recipe.text is None:
+        return []
     if init is not None and recipe.text.kind == "words":
         start = load(init).info
         if (start["text"] or {}).get("kind") == "words":
@@ -466,10 +486,11 @@ def vocabulary(samples: Sequence[Sample], recipe: Recipe, init: Path | str | Non
     return words_of(captions, recipe.text.min_count)
 
 
-def redrawn(data: Data, text: TextInput, run: Run, screen: Screen) -> Data:
+def redrawn(data: Data, text: TextInput | None, run: Run, screen: Screen) -> Data:
     """The same images with one new caption each, written for this epoch; the same ones again when it is resumed."""
     from model.synth.redraw import redraw
 
+    assert text is not None  # a recipe without text has no such stage
     texts = redraw(data.samples, run.recipe.seed, run.position.epoch)
     # Read in the precision of the run: twice as fast in bfloat16, and the net never sees these captions again.
     half = torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16")
@@ -483,6 +504,8 @@ def draw_epoch(stage: Stage, data: Data, rng: np.random.Generator) -> batching.D
     """Sample and caption numbers of every step of one epoch, (steps, B) each."""
     if stage.sampler == "identities":
         return batching.draw_identities(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
+    if stage.sampler == "groups":
+        return batching.draw_groups(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
     if stage.sampler == "twins":
         if data.attributes is None:
             raise TrainingError('The sampler "twins" needs labelled attributes; choose images, pairs or identities.')
@@ -506,7 +529,9 @@ def make_batch(
     Images are still uint8; they are normalised on the device.
     """
 
-    def read(images: Array, numbers: Array) -> Tokens:
+    def read(images: Array, numbers: Array) -> Tokens | None:
+        if data.captions is None:
+            return None
         tokens = data.captions.tokens(data.first_caption[images] + numbers % data.counts[images])
         if not stage.augmentation.shift_text:
             return tokens
@@ -514,12 +539,14 @@ def make_batch(
 
     tokens = read(donors, captions)
     rows = torch.from_numpy(samples)
+    modalities = None if data.modalities is None else data.modalities[rows]
     return Batch(
-        images=batching.augment_images(data.images[samples], stage.augmentation, rng),
+        images=batching.augment_images(data.images[samples], stage.augmentation, rng, modalities),
         tokens=tokens,
         labels=data.labels[rows],
         attributes=None if data.attributes is None else data.attributes[rows],
         weak=None if weak is None else read(*weak),
+        modalities=modalities,
     )
 
 
@@ -569,7 +596,7 @@ def _start(
         num_ids=int(data.labels.max()) + 1,
         attributes=tuple((name, len(values)) for name, values in classes.items()),
     )
-    if recipe.text.kind == "words":
+    if recipe.text is not None and recipe.text.kind == "words":
         config = replace(config, vocabulary_size=len(known) + 1)  # a row for each word, and one for padding
     torch.manual_seed(recipe.seed)
     net = build(recipe.net, asdict(config))
@@ -592,8 +619,8 @@ def _start(
         if not weights.is_file():
             raise TrainingError(
                 f"Recipe {recipe.name} starts from pre-trained vision weights, and there is no file {weights}. Set "
-                f"vision_weights to such a file (of ImageNet: an OSNet x1.0 for AXM-Net, a ResNet-50 for SSAN), or to "
-                f"none, or train a recipe that needs none, as axm_net_scratch."
+                f"vision_weights to such a file (of ImageNet: an OSNet x1.0 for AXM-Net, a ResNet-50 for SSAN and "
+                f"MCJA), or to none, or train a recipe that needs none, as axm_net_scratch or mcja_synth."
             )
         net.load_vision_weights(weights)  # type: ignore[operator]
     return net, asdict(config)

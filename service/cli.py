@@ -371,12 +371,16 @@ def print_recipes(console: Console) -> None:
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")],
     dataset: Annotated[
-        str, typer.Option(help="Format of the data: cuhk-pedes, icfg-pedes, rstpreid or synth.")
+        str,
+        typer.Option(
+            help="Format of the data: cuhk-pedes, icfg-pedes, rstpreid or synth; of people in visible and infrared "
+            "light sysu-mm01, regdb or synth-infrared."
+        ),
     ] = "cuhk-pedes",
     root: Annotated[
         Path, typer.Option(help="Folder with imgs/ and reid_raw.json (or the dataset's own list of captions).")
     ] = Path("data/test"),
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, val or test; of regdb also test_1 to test_10.")] = "test",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw queries with their first ten results to this PNG.")] = None,
@@ -387,6 +391,9 @@ def evaluate(
     shifts: Annotated[
         int, typer.Option(help="Average each text over so many circular shifts of its words; 0 reads it once.", min=0)
     ] = 0,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Add MSER re-ranking to the protocols between visible and infrared.")
+    ] = False,
 ) -> None:
     """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
     from model.checkpoint import default_checkpoint
@@ -405,6 +412,7 @@ def evaluate(
         sheet_queries=sheet_queries,
         query_list=query_list,
         shifts=shifts,
+        rerank=rerank,
     )
     report(result, console)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from model.interface import Net
 from model.nets.axm_net import AXMNet, AXMNetConfig
+from model.nets.mcja import MCJA, MCJAConfig
 from model.nets.ssan import SSAN, SSANConfig
 
-NetConfig = AXMNetConfig | SSANConfig
+NetConfig = AXMNetConfig | SSANConfig | MCJAConfig
 
-NETS: dict[str, Any] = {"axm_net": AXMNet, "ssan": SSAN}
-CONFIGS: dict[str, type[NetConfig]] = {"axm_net": AXMNetConfig, "ssan": SSANConfig}
+NETS: dict[str, Any] = {"axm_net": AXMNet, "ssan": SSAN, "mcja": MCJA}
+CONFIGS: dict[str, type[NetConfig]] = {"axm_net": AXMNetConfig, "ssan": SSANConfig, "mcja": MCJAConfig}
 
 
 def build(name: str, config: dict[str, Any]) -> Net:

@@ -43,10 +43,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "stage1_attribute_weight": 1.0,
         "stage1_info_nce_weight": 1.0,
     },
+    "mcja": {"width": 8, "depths": [1, 1, 1, 1], "attribute_weight": 1.0},
 }
 HEADS: dict[str, Any] = {"num_ids": 4, "attributes": [["bag", 3], ["hat", 2]]}
 # The stages of each net, and the one with all of its losses.
-STAGES: dict[str, tuple[int, ...]] = {"axm_net": (0, 1, 2), "ssan": (0, 1)}
+STAGES: dict[str, tuple[int, ...]] = {"axm_net": (0, 1, 2), "ssan": (0, 1), "mcja": (1,)}
 LAST: dict[str, int] = {name: stages[-1] for name, stages in STAGES.items()}
 
 
@@ -87,7 +88,8 @@ def batch_of(count: int = 8) -> Batch:
     labels = torch.arange(count) // 2
     attributes = torch.stack([labels % 3, labels % 2], dim=1)
     attributes[0] = -1
-    return Batch(images_of(count), tokens_of(count), labels, attributes, weak=tokens_of(count, seed=5))
+    modalities = torch.arange(count) % 2
+    return Batch(images_of(count), tokens_of(count), labels, attributes, tokens_of(count, seed=5), modalities)
 
 
 every_net = pytest.mark.parametrize("name", sorted(NETS))
@@ -189,7 +191,7 @@ def test_four_samples_are_learned_by_heart(name: str) -> None:
     net.begin_stage(LAST[name])
     net.train()
     images, tokens, labels = images_of(4), tokens_of(4), torch.arange(4)
-    batch = Batch(images, tokens, labels, labels[:, None], weak=tokens)
+    batch = Batch(images, tokens, labels, labels[:, None], weak=tokens, modalities=labels % 2)
     optimizer = torch.optim.AdamW(net.param_groups(3e-3))
     seen = []
     for _ in range(40):

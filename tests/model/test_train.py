@@ -296,7 +296,7 @@ def test_override_reads_text_by_the_type_of_the_setting() -> None:
         ("stages.0.epochs", "many", "cannot be 'many'"),
         ("stages.0.epochs", 2.5, "cannot be 2.5"),
         ("stages.0.epochs", 0, "at least one epoch"),
-        ("stages.0.optimizer", "lion", "is one of sgd, adamw"),
+        ("stages.0.optimizer", "lion", "is one of sgd, adam, adamw"),
         ("cache_images", "maybe", "cannot be 'maybe'"),
         ("net_config.align", "sideways", "cannot be 'sideways'"),
         ("stages.0.augmentation.erase_area", "0.1", "cannot be"),
