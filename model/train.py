@@ -29,7 +29,7 @@ from model import batching, distributed
 from model.batching import CaptionCache, Images
 from model.calibration import bands
 from model.checkpoint import load, save, write_atomically
-from model.datasets import Sample, fingerprint, limit_identities
+from model.datasets import Sample, fingerprint, limit_cameras, limit_identities
 from model.encoder import pick_device
 from model.errors import ModelError
 from model.evaluate import DATASETS, image_to_image, text_to_image
@@ -110,7 +110,7 @@ class Run:
         if stage.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
         else:
-            self.optimizer = torch.optim.AdamW(groups, stage.lr, weight_decay=stage.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, stage.lr, stage.betas, stage.eps, stage.weight_decay)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         if self._optimizer_state is not None:
@@ -380,6 +380,7 @@ def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) 
         training, validation = hold_out_identities(training, recipe.hold_out)
     else:
         validation = read(root, "val")
+    training = limit_cameras(training, recipe.cameras)
     if limit_ids is not None:
         training = limit_identities(training, limit_ids)
     if recipe.caption_noise:
@@ -559,10 +560,11 @@ def _start(
         net.load_state_dict(fitting, strict=False)
     elif recipe.vision_weights is not None:
         weights = Path(recipe.vision_weights)
-        if not weights.is_file():
+        if not weights.exists():
             raise TrainingError(
-                f"Recipe {recipe.name} starts from pre-trained vision weights, and there is no file {weights}. Set "
-                f"vision_weights to an OSNet x1.0 ImageNet file, or train axm_net_scratch, which needs none."
+                f"Recipe {recipe.name} starts from pre-trained weights, and there is no file {weights}. Set "
+                f"vision_weights to what its network starts from (an OSNet x1.0 ImageNet file for AXM-Net, a folder "
+                f"with FLAVA for MMET), or train a recipe that needs none, such as axm_net_scratch or mmet_synth."
             )
         net.load_vision_weights(weights)  # type: ignore[operator]
     return net, asdict(config)

@@ -9,14 +9,10 @@ from model.interface import Net
 from model.nets.axm_net import AXMNet, AXMNetConfig
 from model.nets.mmet import MMET, MMETConfig
 
-NETS: dict[str, Any] = {
-    "axm_net": AXMNet,
-    "mmet": MMET,
-}
-CONFIGS: dict[str, Any] = {
-    "axm_net": AXMNetConfig,
-    "mmet": MMETConfig,
-}
+NetConfig = AXMNetConfig | MMETConfig
+
+NETS: dict[str, Any] = {"axm_net": AXMNet, "mmet": MMET}
+CONFIGS: dict[str, type[NetConfig]] = {"axm_net": AXMNetConfig, "mmet": MMETConfig}
 
 
 def build(name: str, config: dict[str, Any]) -> Net:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from model.nets.backbones import read_weights
 
 EPSILON = 1e-12  # of every norm but those of the naming heads
+SPECIAL = 999  # numbers before this one are special or unused in the uncased BERT vocabulary
 HEADS = ("mim", "mlm", "mmm_image", "mmm_text", "itm")
 
 
@@ -98,7 +99,10 @@ class ImageTransformer(Transformer):
 
 
 class TextTransformer(Transformer):
-    """Word pieces between [CLS] and [SEP]: (B, T) -> (B, T, D); padding is not looked at."""
+    """Word pieces between [CLS] and [SEP]: (B, T) -> (B, T, D); padding is not looked at.
+
+    Pieces beyond a small vocabulary share rows with others: those of BERT's first thousand numbers stay their own.
+    """
 
     def __init__(self, shape: Shape, layers: int, vocabulary_size: int, positions: int) -> None:
         super().__init__(shape, layers)
@@ -107,8 +111,13 @@ class TextTransformer(Transformer):
         self.types = nn.Embedding(2, shape.width)  # of two sentences; there is only ever the first
         self.words_norm = nn.LayerNorm(shape.width, eps=EPSILON)
 
+    def fold(self, ids: Tensor) -> Tensor:
+        """Ids of any piece -> rows of the table."""
+        rows = self.words.num_embeddings
+        return torch.where(ids < rows, ids, SPECIAL + (ids - SPECIAL) % (rows - SPECIAL))
+
     def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        x = self.words(ids) + self.types.weight[0] + self.positions.weight[: ids.shape[1]]
+        x = self.words(self.fold(ids)) + self.types.weight[0] + self.positions.weight[: ids.shape[1]]
         return self(self.words_norm(x), mask)  # type: ignore[no-any-return]
 
 

@@ -25,7 +25,7 @@ from model.interface import Batch, Tokens
 from model.losses import attribute_loss, identity_loss, info_nce_loss, similarity_matrix
 from model.losses_mmet import naming_loss, pixel_loss, soft_triplet_loss
 from model.masking import image_masks, mask_text
-from model.nets.flava import FusionTransformer, ImageTransformer, Shape, TextTransformer, flava_tensors
+from model.nets.flava import SPECIAL, FusionTransformer, ImageTransformer, Shape, TextTransformer, flava_tensors
 from model.text import continuation_pieces
 
 Branch = Literal["image", "text", "fusion"]
@@ -42,7 +42,8 @@ class MMETConfig:
         heads and can only encode.
     image_size, patch: pixels (height, width) of an image, and of the side of a patch; both sides are multiples of it.
     width, attention_heads, hidden: of all three transformers; ``*_layers`` their depths.
-    vocabulary_size, positions: word pieces of the uncased BERT vocabulary; the longest text with [CLS] and [SEP].
+    vocabulary_size: rows of the table for the uncased BERT vocabulary; in a small one many pieces share their rows.
+    positions: pieces of the longest text, with [CLS] and [SEP].
     poolers: keep FLAVA's linear layer on each [CLS], which nothing here uses or trains, so that its file fits whole.
     fusion_sees_padding: the fusion transformer attends to the padding of a text, as published.
     image_target: what a hidden patch is named by: codes of the dVAE in the folder ``codebook``, codes of k-means over
@@ -106,6 +107,8 @@ class MMETConfig:
             raise ValueError(f"branches must be some of {', '.join(BRANCHES)}, not {self.branches!r}.")
         if any(side % self.patch for side in self.image_size):
             raise ValueError(f"image_size {self.image_size} does not divide into patches of {self.patch} pixels.")
+        if self.vocabulary_size <= SPECIAL:
+            raise ValueError(f"vocabulary_size must be more than {SPECIAL}, the special pieces of BERT's vocabulary.")
         if self.width % self.attention_heads:
             raise ValueError(f"A width of {self.width} does not divide among {self.attention_heads} attention heads.")
         for name in ("image_mask", "text_mask", "wrong_captions"):
@@ -260,7 +263,7 @@ class MMET(nn.Module):
         ids, mask = self._pieces(tokens)
         read, hidden = self._hide_pieces(ids, rng, whole_words=False)
         words = self.text.norm(self.text.embed(read, mask))
-        return {"mlm": self.config.mlm_weight * _word_loss(heads.mlm, words, ids, hidden)}
+        return {"mlm": self.config.mlm_weight * self._word_loss(heads.mlm, words, ids, hidden)}
 
     def _learn_pairs(self, batch: Batch, tokens: Tokens, heads: Heads, rng: np.random.Generator) -> dict[str, Tensor]:
         """L_ITM, L_MMM and L_GC: the first of all pairs, the others only of those that belong together.
@@ -280,12 +283,12 @@ class MMET(nn.Module):
             losses["itm"] = c.itm_weight * naming_loss(_in_full(heads.itm, fused[:, 0]), matched.long())
         if c.mmm_weight:
             losses["mmm_image"] = c.mmm_weight * self._patch_loss(heads.mmm_image, patches, hidden & pair, images)
-            losses["mmm_text"] = c.mmm_weight * _word_loss(heads.mmm_text, words, ids, gone & pair)
+            losses["mmm_text"] = c.mmm_weight * self._word_loss(heads.mmm_text, words, ids, gone & pair)
         if c.objectives == "all" and c.mim_weight:
             seen = self.image.norm(image)[:, 1:]
             losses["mim"] = c.mim_weight * self._patch_loss(heads.mim, seen, hidden, images, learn=False)
         if c.objectives == "all" and c.mlm_weight:
-            losses["mlm"] = c.mlm_weight * _word_loss(heads.mlm, self.text.norm(text), ids, gone)
+            losses["mlm"] = c.mlm_weight * self._word_loss(heads.mlm, self.text.norm(text), ids, gone)
         return losses | self._match(batch, tokens, matched, heads)
 
     def _match(self, batch: Batch, tokens: Tokens, matched: Tensor, heads: Heads) -> dict[str, Tensor]:
@@ -390,9 +393,10 @@ class MMET(nn.Module):
         """What is read instead of ids (B, T), and where something is hidden."""
         whole = all_rows(ids)
         pieces = (whole != 0) & (whole != CLS) & (whole != SEP)
-        size = self.config.vocabulary_size
-        continues = continuation_pieces()[:size] if whole_words else None
-        masked = mask_text(whole, pieces, self.config.text_mask, size, rng, continues=continues)
+        continues = continuation_pieces()
+        masked = mask_text(
+            whole, pieces, self.config.text_mask, len(continues), rng, continues=continues if whole_words else None
+        )
         return _own(masked.ids), _own(masked.hidden)
 
     def _tear_pairs(self, tokens: Tokens, labels: Tensor, rng: np.random.Generator) -> tuple[Tokens, Tensor]:
@@ -421,6 +425,10 @@ class MMET(nn.Module):
         if self._dvae is None:
             self._dvae = DVAE(c.codebook or "", c.pixel_mean, c.pixel_std)
         return naming_loss(predicted, self._dvae.codes(images, c.grid)[hidden])
+
+    def _word_loss(self, head: nn.Module, words: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
+        """words: (B, T, D) states, named by ids (B, T) where ``hidden`` (B, T)."""
+        return naming_loss(_in_full(head, words[hidden]), self.text.fold(ids[hidden]))
 
     def _attributes(self, batch: Batch) -> Tensor:
         if batch.attributes is None:
