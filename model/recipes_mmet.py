@@ -61,7 +61,7 @@ def mmet() -> Recipe:
 
 
 def mmet_synth() -> Recipe:
-    """Rendered people at 192x64 from nothing: six layers of 256, attributes as a dense signal, k-means for a codebook.
+    """Rendered people at 192x64 from nothing: six layers of 192, attributes as a dense signal, k-means for a codebook.
 
     Every step has all losses. Stage 2 keeps the branches in one space: vectors are re-identified from the contrastive
     projections, triplets are mined across branches, and InfoNCE goes on.
@@ -86,13 +86,13 @@ def mmet_synth() -> Recipe:
         net="mmet",
         net_config=MMETConfig(
             image_size=(192, 64),
-            width=256,
+            width=192,
             attention_heads=4,
-            hidden=1024,
+            hidden=768,
             image_layers=6,
-            text_layers=4,
-            fusion_layers=3,
-            positions=80,
+            text_layers=3,
+            fusion_layers=2,
+            positions=64,
             poolers=False,
             fusion_sees_padding=False,
             image_target="kmeans",
@@ -106,7 +106,7 @@ def mmet_synth() -> Recipe:
             stage2_contrastive_weight=1.0,
         ),
         preprocessing=Preprocessing(192, 64, CLIP_MEAN, CLIP_STD),
-        text=TextSpec("learned", length=64),
+        text=TextSpec("learned", length=56),
         stages=(stage1, stage2),
         average=0.998,
     )
