@@ -33,9 +33,19 @@ from model.datasets import (
 )
 from model.encoder import Encoder
 from model.probing import Embed, attribute_probe, has_twins, named_attributes, probe_pairs, twin_accuracy
-from model.retrieval import among_captions, pair_to_image
+from model.retrieval import (
+    among_captions,
+    cross_view_fused,
+    cross_view_image,
+    fuse,
+    fused,
+    origin_of,
+    pair_to_image,
+    pids_of,
+    ranked,
+    search,
+)
 from model.retrieval import cross_view as cross_view
-from model.retrieval import cross_view_fused, cross_view_image, fuse, fused, origin_of, pids_of, ranked, search
 from model.retrieval import image_to_image as image_to_image
 from model.retrieval import text_to_image as text_to_image
 from model.retrieval import text_to_image_of as text_to_image_of

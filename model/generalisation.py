@@ -45,8 +45,8 @@ def generalisation(
 ) -> dict[str, Any]:
     """The results of `evaluate` on both sets, and what share of Rank-1 and mAP is left away from home, in percent.
 
-    The larger set is cut to the people of the smaller one, since a smaller gallery is an easier one. ``away`` may be the
-    folder of ``home``, with other cameras of it. "colour histogram" says how much harder the images themselves are.
+    The larger set is cut to as many people as the smaller one has, since a smaller gallery is an easier one. ``away``
+    may be the folder of ``home``, with other cameras of it. The colour histogram says how much harder the images are.
 
     Raises:
         ValueError: the two sets share cameras, or the net was trained on a camera named as away.
@@ -54,9 +54,9 @@ def generalisation(
     learned = set((describe(checkpoint).get("recipe") or {}).get("cameras", ()))
     if known := sorted(set(away_cameras) & learned):
         raise ValueError(f"{checkpoint} was trained on camera {', '.join(known)}: name others as away.")
-    if Path(home).resolve() == Path(away).resolve():
-        if not home_cameras or not away_cameras or not set(home_cameras).isdisjoint(away_cameras):
-            raise ValueError("Home and away are the same folder: name different cameras for each of them.")
+    apart = bool(home_cameras) and bool(away_cameras) and set(home_cameras).isdisjoint(away_cameras)
+    if not apart and Path(home).resolve() == Path(away).resolve():
+        raise ValueError("Home and away are the same folder: name different cameras for each of them.")
     read = DATASETS.get(dataset)
     if read is None:
         raise ValueError(f"There is no dataset {dataset!r}; choose one of {', '.join(DATASETS)}.")
@@ -73,7 +73,7 @@ def generalisation(
 
 
 def kept(home: dict[str, Any], away: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Per protocol that both results have: away as a share of home, in percent; None where nothing was found at home."""
+    """Per protocol that both results have, away as a share of home in percent; None where home has nothing."""
     shares: dict[str, dict[str, float | None]] = {}
     for name in PROTOCOLS:
         if home.get(name) is not None and away.get(name) is not None:
