@@ -244,22 +244,22 @@ class MMET(nn.Module):
             return self._identify(batch, batch.tokens, self.heads)
         # Every process draws for the whole batch and keeps what is for its own rows, so that all draw alike.
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        if self.config.objectives == "all":
-            return self._learn_pairs(batch, batch.tokens, self.heads, rng)
-        return (self._learn_images, self._learn_texts, self._learn_pairs)[rng.integers(3)](
-            batch, batch.tokens, self.heads, rng
-        )
+        kind = "pairs" if self.config.objectives == "all" else ("images", "texts", "pairs")[rng.integers(3)]
+        if kind == "images":
+            return self._learn_images(batch.images, self.heads, rng)
+        if kind == "texts":
+            return self._learn_texts(batch.tokens, self.heads, rng)
+        return self._learn_pairs(batch, batch.tokens, self.heads, rng)
 
-    def _learn_images(self, batch: Batch, tokens: Tokens, heads: Heads, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _learn_images(self, images: Tensor, heads: Heads, rng: np.random.Generator) -> dict[str, Tensor]:
         """Hidden patches are named from what is left of the image: L_MIM."""
-        del tokens
-        hidden = self._hide_patches(batch.images, rng)
-        patches = self.image.norm(self.image.embed(batch.images, hidden))[:, 1:]
-        return {"mim": self.config.mim_weight * self._patch_loss(heads.mim, patches, hidden, batch.images)}
+        hidden = self._hide_patches(images, rng)
+        patches = self.image.norm(self.image.embed(images, hidden))[:, 1:]
+        loss = self._patch_loss(heads.mim, patches, hidden, self._patch_targets(images, heads))
+        return {"mim": self.config.mim_weight * loss}
 
-    def _learn_texts(self, batch: Batch, tokens: Tokens, heads: Heads, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _learn_texts(self, tokens: Tokens, heads: Heads, rng: np.random.Generator) -> dict[str, Tensor]:
         """Hidden pieces are named from the rest of the text: L_MLM."""
-        del batch
         ids, mask = self._pieces(tokens)
         read, hidden = self._hide_pieces(ids, rng, whole_words=False)
         words = self.text.norm(self.text.embed(read, mask))
@@ -278,15 +278,14 @@ class MMET(nn.Module):
         image, text = self.image.embed(images, hidden), self.text.embed(read, mask)
         fused = self.fusion.norm(self.fusion.embed(image, text, mask))  # (B, 1 + 1 + N + T, D)
         patches, words = fused[:, 2 : 1 + image.shape[1]], fused[:, 1 + image.shape[1] :]
-        pair = matched[:, None]
+        targets, pair = self._patch_targets(images, heads), matched[:, None]
         if c.itm_weight:
             losses["itm"] = c.itm_weight * naming_loss(_in_full(heads.itm, fused[:, 0]), matched.long())
         if c.mmm_weight:
-            losses["mmm_image"] = c.mmm_weight * self._patch_loss(heads.mmm_image, patches, hidden & pair, images)
+            losses["mmm_image"] = c.mmm_weight * self._patch_loss(heads.mmm_image, patches, hidden & pair, targets)
             losses["mmm_text"] = c.mmm_weight * self._word_loss(heads.mmm_text, words, ids, gone & pair)
         if c.objectives == "all" and c.mim_weight:
-            seen = self.image.norm(image)[:, 1:]
-            losses["mim"] = c.mim_weight * self._patch_loss(heads.mim, seen, hidden, images, learn=False)
+            losses["mim"] = c.mim_weight * self._patch_loss(heads.mim, self.image.norm(image)[:, 1:], hidden, targets)
         if c.objectives == "all" and c.mlm_weight:
             losses["mlm"] = c.mlm_weight * self._word_loss(heads.mlm, self.text.norm(text), ids, gone)
         return losses | self._match(batch, tokens, matched, heads)
@@ -409,22 +408,24 @@ class MMET(nn.Module):
         source = torch.where(torn, donor, torch.arange(len(ids), device=ids.device))
         return Tokens(_own(ids[source]), _own(mask[source]), None), _own(~torn)
 
-    def _patch_loss(
-        self, head: nn.Module, patches: Tensor, hidden: Tensor, images: Tensor, *, learn: bool = True
-    ) -> Tensor:
-        """patches: (B, N, D) states. hidden: (B, N) bool, where to look. ``learn`` lets k-means see the images."""
-        c, heads = self.config, self.heads
-        assert heads is not None
-        predicted = _in_full(head, patches[hidden])  # (M, classes)
+    def _patch_targets(self, images: Tensor, heads: Heads) -> Tensor:
+        """What every patch is to be named: codes (B, N) int64, or pixels (B, N, 3 * patch * patch)."""
+        c = self.config
         if c.image_target == "pixels":
-            return pixel_loss(predicted, normalized_pixels(images, c.grid)[hidden])
+            return normalized_pixels(images, c.grid)
         if heads.codebook is not None:
-            if learn and self.training:
+            if self.training:
                 heads.codebook.learn(images, c.grid)
-            return naming_loss(predicted, heads.codebook.codes(images, c.grid)[hidden])
+            return heads.codebook.codes(images, c.grid)
         if self._dvae is None:
             self._dvae = DVAE(c.codebook or "", c.pixel_mean, c.pixel_std)
-        return naming_loss(predicted, self._dvae.codes(images, c.grid)[hidden])
+        return self._dvae.codes(images, c.grid)
+
+    def _patch_loss(self, head: nn.Module, patches: Tensor, hidden: Tensor, targets: Tensor) -> Tensor:
+        """patches: (B, N, D) states. hidden: (B, N) bool, where to look. targets: of `_patch_targets`."""
+        predicted = _in_full(head, patches[hidden])  # (M, classes)
+        loss = pixel_loss if self.config.image_target == "pixels" else naming_loss
+        return loss(predicted, targets[hidden])
 
     def _word_loss(self, head: nn.Module, words: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
         """words: (B, T, D) states, named by ids (B, T) where ``hidden`` (B, T)."""
