@@ -157,13 +157,15 @@ def flava_tensors(path: Path, own: Mapping[str, Tensor], grid: tuple[int, int]) 
     state = {name.removeprefix("flava."): tensor for name, tensor in read_weights(path).items()}
     taken: dict[str, Tensor] = {}
     for name, sources in flava_names(own).items():
-        known = all(source in state for source in sources)
-        theirs = _as_ours(torch.cat([state[source] for source in sources]), name, own[name], grid) if known else None
+        found = [state[source] for source in sources if source in state]
+        theirs = None
+        if len(found) == len(sources):
+            theirs = _as_ours(torch.cat(found) if len(found) > 1 else found[0], name, own[name], grid)
         if theirs is not None and theirs.shape == own[name].shape:
             taken[name] = theirs
         elif not name.startswith("heads."):
-            found = "missing" if theirs is None else f"of shape {tuple(theirs.shape)}"
-            raise ValueError(f"{path}: {sources[0]} is {found}, but this net needs {tuple(own[name].shape)}.")
+            what = "missing" if theirs is None else f"of shape {tuple(theirs.shape)}"
+            raise ValueError(f"{path}: {sources[0]} is {what}, but this net needs {tuple(own[name].shape)}.")
     broken = [f"heads.{head}." for head in HEADS]
     broken = [head for head in broken if any(name.startswith(head) and name not in taken for name in own)]
     return {name: tensor for name, tensor in taken.items() if not any(name.startswith(head) for head in broken)}

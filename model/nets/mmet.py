@@ -45,7 +45,8 @@ class MMETConfig:
     vocabulary_size: rows of the table for the uncased BERT vocabulary; in a small one many pieces share their rows.
     positions: pieces of the longest text, with [CLS] and [SEP].
     poolers: keep FLAVA's linear layer on each [CLS], which nothing here uses or trains, so that its file fits whole.
-    fusion_sees_padding: the fusion transformer attends to the padding of a text, as published.
+    fusion_sees_padding: the fusion transformer attends to the padding of a text, as published; FLAVA as transformers
+        has it does not.
     image_target: what a hidden patch is named by: codes of the dVAE in the folder ``codebook``, codes of k-means over
         the training patches, or its normalised pixels. image_codes: size of the codebook.
     pixel_mean, pixel_std: how images were normalised; the dVAE reads plain ones.
