@@ -128,6 +128,7 @@ def whole() -> Recipe:
 def pretraining(align: Literal["none", "separate"]) -> Recipe:
     """The vision tower learns the attribute labels; no text is compared with any image."""
     recipe = whole()
+    assert isinstance(recipe.net_config, AXMNetConfig)
     stage = replace(recipe.stages[0], number=0, epochs=5, lr=2e-3, warmup=0.15)
     config = replace(recipe.net_config, align=align, info_nce_weight=0.0)
     return replace(recipe, name=f"axm_net_ablation_{align}", net_config=config, stages=(stage,))

@@ -29,6 +29,7 @@ from model.preprocess import Preprocessing, to_tensor
 from model.recipes import RECIPES, Recipe, override, tiny
 from model.text import TextSpec, load_text
 from model.train import train
+from tests.model.test_distributed import in_double_precision, launch, records, state
 
 SMALL: dict[str, Any] = {
     "image_size": [64, 32],
@@ -718,6 +719,42 @@ def test_the_published_kind_of_steps_trains_and_resumes(toy_dataset: Path, tmp_p
     a, b = (torch.load(tmp_path / name / "state.pt", weights_only=True)["net"] for name in ("whole", "parts"))
     assert [name for name, tensor in a.items() if not torch.equal(tensor, b[name])] == []
     assert int(a["stage"]) == 2
+
+
+PROGRAM = """
+import sys
+from model import distributed
+from model.train import train
+from tests.model.test_distributed import in_double_precision, launch, records, state
+from tests.model.test_distributed import in_double_precision
+from tests.model.test_mmet import short
+with in_double_precision():
+    train(short(), sys.argv[1], sys.argv[2], progress=False, threads=1, device="cpu")
+distributed.leave()
+"""
+
+
+def short() -> Recipe:
+    """An epoch of each stage by stochastic descent, see `tests.model.test_distributed.short`."""
+    recipe = override(tiny(RECIPES["mmet_synth"]()), **{"average": 0.9, "net_config.image_codes": 8})
+    return replace(recipe, stages=tuple(replace(s, optimizer="sgd", lr=1e-2, epochs=1) for s in recipe.stages))
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_steps_of_one(toy_dataset: Path, tmp_path: Path) -> None:
+    """Masks, torn pairs, codebook, losses and weights: all are drawn and reckoned for the whole batch."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    launch(program, toy_dataset, tmp_path / "two")
+    with in_double_precision():
+        train(short(), toy_dataset, tmp_path / "one", progress=False, threads=1, device="cpu")
+    one, two = records(tmp_path / "one", "step"), records(tmp_path / "two", "step")
+    assert {step["stage"] for step in one} == {1, 2}
+    for step, other in zip(one, two, strict=True):
+        assert other["loss"] == pytest.approx(step["loss"], abs=1e-9)
+    expected = state(tmp_path / "one")["net"]
+    for name, tensor in state(tmp_path / "two")["net"].items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-9, rtol=1e-9, msg=name)
 
 
 def test_the_encoder_reads_pairs(trained: Path, tiny_checkpoint: Path) -> None:
