@@ -61,7 +61,7 @@ def mmet() -> Recipe:
 
 
 def mmet_synth() -> Recipe:
-    """Rendered people at 192x64 from nothing: six layers of 192, attributes as a dense signal, k-means for a codebook.
+    """Rendered people at 192x64 from nothing: six layers of 128, attributes as a dense signal, k-means for a codebook.
 
     Every step has all losses. Stage 2 keeps the branches in one space: vectors are re-identified from the contrastive
     projections, triplets are mined across branches, and InfoNCE goes on.
@@ -73,7 +73,7 @@ def mmet_synth() -> Recipe:
         1,
         epochs=10,
         optimizer="adamw",
-        lr=5e-4,
+        lr=1e-3,
         weight_decay=0.05,
         betas=(0.9, 0.98),
         schedule="one_cycle",
@@ -86,9 +86,9 @@ def mmet_synth() -> Recipe:
         net="mmet",
         net_config=MMETConfig(
             image_size=(192, 64),
-            width=192,
+            width=128,
             attention_heads=4,
-            hidden=768,
+            hidden=512,
             image_layers=6,
             text_layers=3,
             fusion_layers=2,
