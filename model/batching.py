@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -306,6 +307,7 @@ class Augmentation:
     area is within erase_area. brightness: largest relative change of exposure. shift_text: circular shift of captions.
     crop: pixels of gray around the image before it is cut back to its size at a random place. erase_color: what is
     erased becomes this; None for the batch's mean gray. spectrum: what happens to the colours of visible images.
+    resized_crop: smallest share of the area that a random crop keeps before it fills the image again; 1 for no crop.
     """
 
     flip: float = 0.5
@@ -317,6 +319,7 @@ class Augmentation:
     crop: int = 0
     erase_color: tuple[int, int, int] | None = None
     spectrum: Spectrum | None = None
+    resized_crop: float = 1.0
 
 
 def augment_images(
@@ -332,6 +335,12 @@ def augment_images(
         out = augment_spectrum(out, modalities == 0, a.spectrum, rng)
     flips = torch.from_numpy(rng.random(batch) < a.flip)
     out[flips] = out[flips].flip(3)
+    if a.resized_crop < 1:
+        for n in range(batch):
+            top, left, tall, wide = _rectangle(height, width, (a.resized_crop, 1.0), rng, 4 / 3)
+            cut = out[n : n + 1, :, top : top + tall, left : left + wide].float()
+            full = F.interpolate(cut, (height, width), mode="bicubic", align_corners=False)
+            out[n] = full[0].round_().clamp_(0, 255).to(torch.uint8)
     if a.translate:
         most = (round(a.translate * height), round(a.translate * width))
         moves = np.stack([rng.integers(-m, m + 1, batch) for m in most], axis=1)  # (B, 2): down, right
@@ -362,12 +371,15 @@ def _translate(image: Tensor, down: int, right: int, fill: int) -> Tensor:
 
 
 def _rectangle(
-    height: int, width: int, area: tuple[float, float], rng: np.random.Generator
+    height: int, width: int, area: tuple[float, float], rng: np.random.Generator, aspect: float | None = None
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random rectangle: area share within ``area``, aspect within 0.3..3.3."""
-    share, aspect = rng.uniform(*area), np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
-    tall = int(np.clip(round(np.sqrt(share * height * width * aspect)), 1, height))
-    wide = int(np.clip(round(np.sqrt(share * height * width / aspect)), 1, width))
+    """Top, left, height and width of a random rectangle: area share within ``area``, height over width in 0.3..3.3, or
+    at most ``aspect`` times more or less than that of the image."""
+    lengthen = height / width if aspect else 1.0
+    least, most = (1 / aspect, aspect) if aspect else (0.3, 3.3)
+    share, ratio = rng.uniform(*area), lengthen * np.exp(rng.uniform(np.log(least), np.log(most)))
+    tall = int(np.clip(round(np.sqrt(share * height * width * ratio)), 1, height))
+    wide = int(np.clip(round(np.sqrt(share * height * width / ratio)), 1, width))
     return int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1)), tall, wide
 
 

@@ -21,12 +21,32 @@ from rich.table import Table
 
 from model.baselines import chance, color_histogram, color_similarity
 from model.checkpoint import CheckpointError, write_atomically
-from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes, read_icfg_pedes, read_rstpreid
+from model.datasets import (
+    Sample,
+    fingerprint,
+    limit_cameras,
+    limit_identities,
+    open_image,
+    read_cuhk_pedes,
+    read_icfg_pedes,
+    read_rstpreid,
+)
 from model.datasets_infrared import read_regdb, read_synth_infrared, read_sysu_mm01, regdb_split
 from model.encoder import Encoder
 from model.probing import Embed, attribute_probe, has_twins, named_attributes, probe_pairs, twin_accuracy
+from model.retrieval import (
+    among_captions,
+    cross_view_fused,
+    cross_view_image,
+    fuse,
+    fused,
+    origin_of,
+    pair_to_image,
+    pids_of,
+    ranked,
+    search,
+)
 from model.retrieval import cross_view as cross_view
-from model.retrieval import cross_view_fused, cross_view_image, fuse, fused, origin_of, pids_of, ranked, search
 from model.retrieval import image_to_image as image_to_image
 from model.retrieval import text_to_image as text_to_image
 from model.retrieval import text_to_image_of as text_to_image_of
@@ -67,12 +87,15 @@ def evaluate(
     query_list: Path | str | None = None,
     shifts: int = 0,
     rerank: bool = False,
+    cameras: Collection[str] = (),
+    limit_ids: int | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
 
     Returns the protocols "text_to_image", "image_to_image" and "fused" (text and image together), the same three as
     "cross_view", "cross_view_image" and "cross_view_fused", and "low_resolution", the first with all images shrunk to a
-    height of 64 pixels; with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
+    height of 64 pixels; of a net that reads image and text together "text_to_text", "pair_to_pair" and "pair_to_image",
+    which with "image_to_image" hold its branches side by side; with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
     Rank-1 over identities, and the number of valid and skipped queries; beside them "chance", "color_histogram" and
     "oracle"; the protocols of `further_protocols`, each with an oracle of its own; and of rendered sets "attributes",
     see `named_attributes`. On a set of twins "twins" adds the share of captions that tell the person from all their
@@ -83,6 +106,8 @@ def evaluate(
     query_list: a list that model.splits wrote, of images below ``root``: its queries search its gallery, and of the
     protocols only the first three are measured. shifts: see `Encoder.embed_texts`. rerank: add MSER re-ranking to the
     protocols between visible and infrared images, which datasets of both have: see `model.retrieval_infrared.measure`.
+    cameras: measure only on images that these saw, all where none is named. limit_ids: only on the first so many
+    people.
 
     Raises:
         ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
@@ -94,7 +119,8 @@ def evaluate(
         queries, gallery, split = listed.query, listed.gallery, listed.style
     else:
         reader = partial(read_cuhk_pedes, wordless=True) if dataset == "synth" else DATASETS[dataset]
-        queries = gallery = tuple(reader(root, split))
+        chosen = limit_cameras(reader(root, split), cameras)
+        queries = gallery = tuple(chosen if limit_ids is None else limit_identities(chosen, limit_ids))
     encoder = Encoder(checkpoint, device)
     if rerank and (dataset not in _INFRARED or listed is not None):
         raise ValueError(f"MSER re-ranks between visible and infrared images: of {', '.join(_INFRARED)} only.")
@@ -122,7 +148,12 @@ def evaluate(
         if texts is not None and result["text_to_image"] is not None:
             small, _ = _embed_gallery(encoder, gallery, _LOW)
             result["low_resolution"] = text_to_image(texts, small, queries)
-    if dataset in _INFRARED and listed is None:
+            if encoder.has_pairs:
+                pairs = _embed_pairs(encoder, queries)
+                result["text_to_text"] = among_captions(texts, queries)
+                result["pair_to_pair"] = among_captions(pairs, queries)
+                result["pair_to_image"] = pair_to_image(pairs, images, queries)
+    if dataset in _INFRARED and listed is None and len({sample.modality for sample in gallery}) > 1:
         versions = _embed_channels(encoder, gallery, images) if rerank else None
         result |= measure(dataset, root, images, gallery, versions) | _infrared_baselines(gallery, histograms)
     if json_out is not None:
@@ -229,6 +260,9 @@ _TITLES = {
     "text_to_image": "text to image",
     "image_to_image": "image to image",
     "fused": "both to image",
+    "pair_to_image": "pair to image",
+    "pair_to_pair": "pair to pair",
+    "text_to_text": "text to text",
     "cross_view": "text, cross view",
     "cross_view_image": "image, cross view",
     "cross_view_fused": "both, cross view",
@@ -351,6 +385,17 @@ def _embed_gallery(encoder: Encoder, samples: Sequence[Sample], height: int | No
             embeddings.append(encoder.embed_images(images))
             histograms += [color_histogram(image) for image in images]
     return np.concatenate(embeddings), np.stack(histograms)
+
+
+def _embed_pairs(encoder: Encoder, samples: Sequence[Sample]) -> Array:
+    """(Q, D): every caption read together with its own image, a chunk of images at a time."""
+    rows = []
+    for start in range(0, len(samples), _CHUNK):
+        chunk = samples[start : start + _CHUNK]
+        images = [open_image(sample.path) for sample in chunk]
+        said = [(image, caption) for image, s in zip(images, chunk, strict=True) for caption in s.captions]
+        rows.append(encoder.embed_pairs([image for image, _ in said], [caption for _, caption in said]))
+    return np.concatenate(rows)
 
 
 def _embed_channels(encoder: Encoder, samples: Sequence[Sample], images: Array) -> Array:

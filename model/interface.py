@@ -68,3 +68,10 @@ class TextNet(Net, Protocol):
     """A network whose texts live in the same space as its images."""
 
     def encode_text(self, tokens: Tokens) -> Tensor: ...  # (B, T) -> (B, D), unit rows
+
+
+@runtime_checkable
+class PairNet(TextNet, Protocol):
+    """A network that also reads an image and its text together, into the same space as either alone."""
+
+    def encode_pair(self, images: Tensor, tokens: Tokens) -> Tensor: ...  # (B, 3, H, W), (B, T) -> (B, D), unit rows

@@ -33,7 +33,7 @@ class Stage:
     in more words than the listed ones; only for rendered people, whose looks are known. weak_captions: each pair comes
     with a caption of another image of the same person beside its own, for losses that ask for it. milestones: epochs
     after which "step" multiplies the rate by gamma. warmup: epochs of linear warm-up; "one_cycle" spends this share of
-    the stage's steps rising instead.
+    the stage's steps rising instead. betas, eps: of adam and adamw.
     """
 
     number: int
@@ -42,6 +42,8 @@ class Stage:
     lr: float = 0.01
     weight_decay: float = 5e-4
     momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
     schedule: Schedule = "step"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
@@ -73,13 +75,14 @@ class Recipe:
     text: how the net reads, None for one without a text branch. dataset: format of the data; "synth" is for rendered
     people and for labelled images of one's own, "synth-infrared" for those seen in two modalities. train_split: what
     is trained on; RegDB has "train_1" to "train_10". hold_out: validate on so many training identities, which are then
-    not trained on; 0 validates on the split val. min_images: training identities with fewer images are left out.
-    caption_noise: share of the training captions that stand beside a wrong image; 0.2, 0.5 and 0.8 in the literature.
-    vision_weights: what the vision tower starts from: a file of ImageNet weights in the form its network knows, or a
-    checkpoint of this net, of which only the vision tower (and the gates of AXM-Net) are taken. average: decay of the
-    running mean of the weights that is validated and kept, 0 for none. clip_norm: largest norm of a gradient, 0 for
-    any. validate_every: epochs between validations; the last epoch of a stage always is. cache_images: keep all
-    training images in memory at network size.
+    not trained on; 0 validates on the split val. cameras: train on the images of these alone, to test on others; empty
+    for all. min_images: training identities with fewer images are left out. caption_noise: share of the training
+    captions that stand beside a wrong image; 0.2, 0.5 and 0.8 in the literature. vision_weights: what the net starts
+    from: ImageNet weights in the form its vision tower knows, of MMET a folder with all of FLAVA, or a checkpoint of
+    this net, of which only the vision tower (and the gates of AXM-Net) are taken. average: decay of the running mean of
+    the weights that is validated and kept, 0 for none. clip_norm: largest norm of a gradient, 0 for any.
+    validate_every: epochs between validations; the last epoch of a stage always is. cache_images: keep all training
+    images in memory at network size.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Recipe:
     dataset: Dataset = "synth"
     train_split: str = "train"
     hold_out: int = 0
+    cameras: tuple[str, ...] = ()
     min_images: int = 1
     caption_noise: float = 0.0
     seed: int = 0

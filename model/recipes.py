@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from model import recipes_mcja, recipes_ssan
+from model import recipes_mcja, recipes_mmet, recipes_ssan
 from model.batching import Augmentation
 from model.nets.axm_net import AXMNetConfig
 from model.preprocess import Preprocessing
@@ -155,6 +155,7 @@ TINY: dict[str, Callable[[Recipe], Recipe]] = {
     "axm_net": _tiny_axm_net,
     "ssan": recipes_ssan.tiny,
     "mcja": recipes_mcja.tiny,
+    "mmet": recipes_mmet.tiny,
 }
 PRESETS: dict[str, Callable[[Recipe], Recipe]] = {"tiny": tiny}
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -169,5 +170,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         axm_net_tiny,
         *recipes_ssan.ALL,
         *recipes_mcja.ALL,
+        *recipes_mmet.ALL,
     )
 }

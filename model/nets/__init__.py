@@ -8,12 +8,18 @@ from typing import Any
 from model.interface import Net
 from model.nets.axm_net import AXMNet, AXMNetConfig
 from model.nets.mcja import MCJA, MCJAConfig
+from model.nets.mmet import MMET, MMETConfig
 from model.nets.ssan import SSAN, SSANConfig
 
-NetConfig = AXMNetConfig | SSANConfig | MCJAConfig
+NetConfig = AXMNetConfig | SSANConfig | MCJAConfig | MMETConfig
 
-NETS: dict[str, Any] = {"axm_net": AXMNet, "ssan": SSAN, "mcja": MCJA}
-CONFIGS: dict[str, type[NetConfig]] = {"axm_net": AXMNetConfig, "ssan": SSANConfig, "mcja": MCJAConfig}
+NETS: dict[str, Any] = {"axm_net": AXMNet, "ssan": SSAN, "mcja": MCJA, "mmet": MMET}
+CONFIGS: dict[str, type[NetConfig]] = {
+    "axm_net": AXMNetConfig,
+    "ssan": SSANConfig,
+    "mcja": MCJAConfig,
+    "mmet": MMETConfig,
+}
 
 
 def build(name: str, config: dict[str, Any]) -> Net:

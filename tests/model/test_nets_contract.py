@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import load, save
-from model.interface import Batch, Net, TextNet, Tokens
+from model.interface import Batch, Net, PairNet, TextNet, Tokens
 from model.nets import NETS, build
 from model.preprocess import Preprocessing
 from tests.model import test_axm_net
@@ -44,10 +44,31 @@ SMALL: dict[str, dict[str, Any]] = {
         "stage1_info_nce_weight": 1.0,
     },
     "mcja": {"width": 8, "depths": [1, 1, 1, 1], "attribute_weight": 1.0},
+    "mmet": {
+        "image_size": [HEIGHT, WIDTH],
+        "width": 32,
+        "attention_heads": 2,
+        "hidden": 48,
+        "image_layers": 2,
+        "text_layers": 2,
+        "fusion_layers": 1,
+        "vocabulary_size": 1200,
+        "positions": LENGTH + 2,
+        "poolers": False,
+        "image_target": "kmeans",
+        "image_codes": 12,
+        "image_mask": 0.4,
+        "text_mask": 0.3,
+        "objectives": "all",
+        "neck_input": "projection",
+        "triplet_across": True,
+        "attribute_weight": 1.0,
+        "stage2_contrastive_weight": 1.0,
+    },
 }
 HEADS: dict[str, Any] = {"num_ids": 4, "attributes": [["bag", 3], ["hat", 2]]}
 # The stages of each net, and the one with all of its losses.
-STAGES: dict[str, tuple[int, ...]] = {"axm_net": (0, 1, 2), "ssan": (0, 1), "mcja": (1,)}
+STAGES: dict[str, tuple[int, ...]] = {"axm_net": (0, 1, 2), "ssan": (0, 1), "mcja": (1,), "mmet": (1, 2)}
 LAST: dict[str, int] = {name: stages[-1] for name, stages in STAGES.items()}
 
 
@@ -107,6 +128,8 @@ def test_a_batch_of_one_gives_one_unit_row(name: str) -> None:
     vectors = [net.encode_image(images_of(1))]
     if isinstance(net, TextNet):
         vectors.append(net.encode_text(tokens_of(1)))
+    if isinstance(net, PairNet):
+        vectors.append(net.encode_pair(images_of(1), tokens_of(1)))
     for vector in vectors:
         assert vector.shape == (1, net.embedding_dim)
         assert vector.dtype == torch.float32
@@ -131,6 +154,12 @@ def test_a_row_depends_on_its_own_item_alone(name: str) -> None:
     assert (texts[0] - texts[1]).abs().max() > 1e-4
     for n in range(4):
         torch.testing.assert_close(net.encode_text(row(tokens, n))[0], texts[n], **close)
+    if not isinstance(net, PairNet):
+        return
+    pairs = net.encode_pair(images, tokens)
+    assert (pairs - rows).abs().max() > 1e-4 and (pairs - texts).abs().max() > 1e-4
+    for n in range(4):
+        torch.testing.assert_close(net.encode_pair(images[n : n + 1], row(tokens, n))[0], pairs[n], **close)
 
 
 @every_net
@@ -228,6 +257,8 @@ def test_a_checkpoint_gives_the_same_vectors(name: str, tmp_path: Path) -> None:
     encodings: list[Callable[[Any], Tensor]] = [lambda one: one.encode_image(images_of(3))]
     if isinstance(net, TextNet):
         encodings.append(lambda one: one.encode_text(tokens_of(3)))
+    if isinstance(net, PairNet):
+        encodings.append(lambda one: one.encode_pair(images_of(3), tokens_of(3)))
     for heads in (True, False):
         save(tmp_path / "net.safetensors", net, info, heads=heads)
         loaded = load(tmp_path / "net.safetensors").net

@@ -73,7 +73,7 @@ def test_benchmarks_differ_from_the_paper_in_their_data_alone() -> None:
 
 
 def test_the_preset_is_the_same_recipe_in_small() -> None:
-    for make in RECIPES.values():
+    for make in (make for make in RECIPES.values() if make().net == "axm_net"):
         recipe, small = make(), tiny(make())
         assert [(s.number, s.optimizer, s.schedule, s.sampler) for s in small.stages] == [
             (s.number, s.optimizer, s.schedule, s.sampler) for s in recipe.stages
