@@ -28,7 +28,9 @@ from model.preprocess import Preprocessing
 from model.recipes import MINILM, Recipe, Stage, override
 from model.runlog import Screen
 from model.text import load_text
-from model.train import embed, prepare, train, validate
+from model.train import train
+from model.training_data import prepare
+from model.validation import embed, validate
 
 AUGMENTATION = Augmentation(flip=0.5, translate=0.06, erase=0.3, erase_area=(0.02, 0.25), brightness=0.25)
 

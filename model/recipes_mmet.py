@@ -114,7 +114,7 @@ def mmet_synth() -> Recipe:
 
 def tiny(recipe: Recipe) -> Recipe:
     """Any of them with narrow, shallow transformers on 64x32 images, from nothing; see `model.recipes.tiny`."""
-    assert isinstance(recipe.net_config, MMETConfig)
+    assert isinstance(recipe.net_config, MMETConfig) and recipe.text is not None
     config = replace(
         recipe.net_config,
         image_size=(64, 32),

@@ -14,59 +14,32 @@ import json
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model import batching, distributed
-from model.batching import CaptionCache, Images
 from model.calibration import bands
 from model.checkpoint import load, save, write_atomically
-from model.datasets import Sample, fingerprint, limit_cameras, limit_identities
+from model.datasets import fingerprint
 from model.encoder import pick_device
-from model.errors import ModelError
-from model.evaluate import DATASETS, image_to_image, text_to_image
-from model.interface import Batch, Net, TextNet, Tokens
+from model.errors import TrainingError as TrainingError
+from model.interface import Batch, Net
 from model.nets import build
-from model.noise import permute_captions
 from model.preprocess import normalize
 from model.recipes import Recipe, Stage, to_dict
-from model.retrieval_infrared import search_across
 from model.runlog import RunLog, Screen
-from model.splits import hold_out_identities
-from model.text import TextInput, load_text
-from model.text import vocabulary as words_of
+from model.text import load_text
+from model.training_data import Data, draw_epoch, make_batch, prepare, read_splits, redrawn, vocabulary
+from model.validation import embed, validate
 
-Array = NDArray[Any]
 Precision = Literal["fp32", "bf16"]
 BEST, STATE = "best.safetensors", "state.pt"
-_EVAL_BATCH = 128
-
-
-class TrainingError(ModelError):
-    """Training cannot start or go on. The message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """One split, ready to be drawn from. Sample n has captions first_caption[n] .. first_caption[n] + counts[n]."""
-
-    samples: list[Sample]
-    images: Images
-    captions: CaptionCache | None  # None for a net without a text branch; counts are then 1
-    first_caption: Array  # (N,)
-    counts: Array  # (N,)
-    labels: Tensor  # (N,) training classes 0..num_ids-1
-    attributes: Tensor | None  # (N, A)
-    modalities: Tensor | None  # (N,) 0 visible, 1 infrared or thermal
 
 
 @dataclass
@@ -242,7 +215,11 @@ def train(
             stage = recipe.stages[run.position.stage]
             run.begin_stage(stage)
             while run.position.epoch < stage.epochs and run.position.global_step < stop_at:
-                data = redrawn(training, text, run, screen) if stage.redraw else training
+                data = training
+                if stage.redraw:
+                    # Read in the precision of the run: twice as fast in bfloat16, and no epoch reads them again.
+                    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+                        data = redrawn(training, text, recipe.seed, run.position.epoch, screen)
                 if train_epoch(run, stage, data, saving, workers, log, screen):
                     finish_epoch(run, stage, validation, log, screen)
             if run.position.epoch == stage.epochs:
@@ -347,208 +324,6 @@ def finish_epoch(run: Run, stage: Stage, validation: Data, log: RunLog | None, s
             kept = {"stage": stage.number, "epoch": position.epoch, **results, "bands": judged}
             save(run.out / BEST, run.average, {**run.info, "validation": kept}, half=True, heads=False)
     run.save_state()
-
-
-def embed(net: Any, data: Data, device: torch.device) -> tuple[Array, Array | None]:
-    """Unit rows of all images (G, D) and captions (Q, D), None for a net without text. Same precision as in serving."""
-    net.eval()
-    images, texts = [], []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for chunk in _chunks(len(data.samples)):
-            pixels = normalize(data.images[chunk].to(device), data.images.preprocessing)
-            images.append(net.encode_image(pixels.to(memory_format=torch.channels_last)).float().cpu().numpy())
-        if isinstance(net, TextNet) and data.captions is not None:
-            texts = [
-                net.encode_text(data.captions.tokens(chunk).to(device)).float().cpu().numpy()
-                for chunk in _chunks(len(data.captions))
-            ]
-    return np.concatenate(images), np.concatenate(texts) if texts else None
-
-
-def validate(images: Array, texts: Array | None, samples: Sequence[Sample]) -> dict[str, float]:
-    """Retrieval on validation people, in percent: text to image, and image to image under image_*.
-
-    A net without a text branch is judged by image to image alone; where images of two modalities are known, by the
-    mean of what either finds in the other.
-    """
-    if texts is None and (across := search_across(images, samples)):
-        ways = [_scores(way) for way in across.values()]
-        return {name: sum(way[name] for way in ways) / len(ways) for name in ways[0]}
-    from_image = image_to_image(images, samples)
-    if texts is None:
-        return _scores(from_image)
-    from_text = text_to_image(texts, images, samples)
-    return _scores(from_text) | {f"image_{name}": from_image[name] for name in ("rank1", "mean_ap")}
-
-
-def _scores(results: dict[str, Any]) -> dict[str, float]:
-    return {name: results[name] for name in ("rank1", "rank5", "rank10", "mean_ap", "mean_inp")}
-
-
-def _chunks(count: int) -> Iterator[Array]:
-    for start in range(0, count, _EVAL_BATCH):
-        yield np.arange(start, min(start + _EVAL_BATCH, count))
-
-
-# --- data -------------------------------------------------------------------------------------------------------
-
-
-def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation samples as the recipe wants them. Noise comes into training captions alone."""
-    read = DATASETS[recipe.dataset]
-    training = read(root, recipe.train_split)
-    if recipe.hold_out:
-        training, validation = hold_out_identities(training, recipe.hold_out)
-    else:
-        validation = read(root, "val")
-    training = limit_cameras(training, recipe.cameras)
-    images = Counter(sample.pid for sample in training)
-    training = [sample for sample in training if images[sample.pid] >= recipe.min_images]
-    if limit_ids is not None:
-        training = limit_identities(training, limit_ids)
-    if recipe.caption_noise:
-        training, _ = permute_captions(training, recipe.caption_noise, recipe.seed)
-    return training, validation
-
-
-def prepare(
-    samples: list[Sample],
-    recipe: Recipe,
-    text: TextInput | None,
-    classes: dict[str, tuple[str, ...]],
-    threads: int,
-    keep: Path,
-    screen: Screen,
-    *,
-    listed: bool = True,
-) -> Data:
-    """Decode the images and run the frozen text encoder once, so that a training step is only the net.
-
-    Without ``listed`` the captions are left out: every epoch will bring its own.
-    """
-    screen.line(f"{len(samples)} images of {len({s.pid for s in samples})} people: preparing images and captions")
-    counts = np.array([1 if text is None else len(sample.captions) for sample in samples])
-    label_of = {pid: n for n, pid in enumerate(sorted({sample.pid for sample in samples}))}
-    captions = None
-    if text is not None:
-        read = [caption for sample in samples for caption in sample.captions] if listed else []
-        with distributed.main_first():
-            captions = _captions(read, text, keep, screen)
-    return Data(
-        samples=samples,
-        images=Images(samples, recipe.preprocessing, cache=recipe.cache_images, threads=threads),
-        captions=captions,
-        first_caption=np.cumsum(counts) - counts,
-        counts=counts,
-        labels=torch.tensor([label_of[sample.pid] for sample in samples]),
-        attributes=batching.attribute_labels(samples, classes) if classes else None,
-        modalities=batching.modality_labels(samples),
-    )
-
-
-def _captions(texts: Sequence[str], text: TextInput, keep: Path, screen: Screen) -> CaptionCache:
-    """Tokens and states of all captions, from the file of an earlier run over the same captions where there is one."""
-    if not texts:
-        return CaptionCache(np.zeros(0, np.int32), np.zeros(1, np.int64), None, text.spec.length)
-    key = hashlib.sha256(json.dumps([asdict(text.spec), texts]).encode()).hexdigest()[:16]
-    path = keep / f"captions-{key}.npz"
-    if path.exists():
-        with np.load(path) as stored:
-            return CaptionCache(stored["ids"], stored["starts"], stored["states"], int(stored["length"]))
-    with screen.bar("captions", len(texts)) as advance:
-        captions = batching.cache_captions(texts, text, advance=advance)
-    if captions.states is not None:  # minutes of work; word pieces alone are quick
-        keep.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, ids=captions.ids, starts=captions.starts, states=captions.states, length=captions.length)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    return captions
-
-
-def vocabulary(samples: Sequence[Sample], recipe: Recipe, init: Path | str | None = None) -> list[str]:
-    """The words of the captions that training reads; of redrawn ones those of a first epoch stand for all.
-
-    A net with a table of words that starts from a checkpoint of such a net keeps the numbers its words have there.
-    """
-    if recipe.text is None:
-        return []
-    if init is not None and recipe.text.kind == "words":
-        start = load(init).info
-        if (start["text"] or {}).get("kind") == "words":
-            return list(start["vocabulary"])
-    captions = [caption for sample in samples for caption in sample.captions]
-    if any(stage.redraw for stage in recipe.stages):
-        from model.synth.redraw import redraw
-
-        captions += redraw(samples, recipe.seed, 0)
-    return words_of(captions, recipe.text.min_count)
-
-
-def redrawn(data: Data, text: TextInput | None, run: Run, screen: Screen) -> Data:
-    """The same images with one new caption each, written for this epoch; the same ones again when it is resumed."""
-    from model.synth.redraw import redraw
-
-    assert text is not None  # a recipe without text has no such stage
-    texts = redraw(data.samples, run.recipe.seed, run.position.epoch)
-    # Read in the precision of the run: twice as fast in bfloat16, and the net never sees these captions again.
-    half = torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16")
-    with screen.bar("captions", len(texts)) as advance, half:
-        captions = batching.cache_captions(texts, text, advance=advance)
-    each = np.arange(len(texts))
-    return replace(data, captions=captions, first_caption=each, counts=np.ones_like(each))
-
-
-def draw_epoch(stage: Stage, data: Data, rng: np.random.Generator) -> batching.Draws:
-    """Sample and caption numbers of every step of one epoch, (steps, B) each."""
-    if stage.sampler == "identities":
-        return batching.draw_identities(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
-    if stage.sampler == "groups":
-        return batching.draw_groups(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
-    if stage.sampler == "twins":
-        if data.attributes is None:
-            raise TrainingError('The sampler "twins" needs labelled attributes; choose images, pairs or identities.')
-        return batching.draw_twins(data.counts, data.attributes.numpy(), stage.batch, stage.k, rng)
-    draw = batching.draw_pairs if stage.sampler == "pairs" else batching.draw_images
-    return draw(data.counts, stage.batch, rng)
-
-
-def make_batch(
-    data: Data,
-    stage: Stage,
-    samples: Array,
-    donors: Array,
-    captions: Array,
-    rng: np.random.Generator,
-    weak: tuple[Array, Array] | None = None,
-) -> Batch:
-    """The augmented batch of (B,) samples, each with a caption of its donor (usually itself), the ``captions``-th.
-
-    weak: images of the same people and the numbers of their captions, (B,) each, for ``Batch.weak``.
-    Images are still uint8; they are normalised on the device.
-    """
-
-    def read(images: Array, numbers: Array) -> Tokens | None:
-        if data.captions is None:
-            return None
-        tokens = data.captions.tokens(data.first_caption[images] + numbers % data.counts[images])
-        if not stage.augmentation.shift_text:
-            return tokens
-        return batching.shift_tokens(tokens, torch.from_numpy(rng.integers(0, data.captions.length, len(images))))
-
-    tokens = read(donors, captions)
-    rows = torch.from_numpy(samples)
-    modalities = None if data.modalities is None else data.modalities[rows]
-    return Batch(
-        images=batching.augment_images(data.images[samples], stage.augmentation, rng, modalities),
-        tokens=tokens,
-        labels=data.labels[rows],
-        attributes=None if data.attributes is None else data.attributes[rows],
-        weak=None if weak is None else read(*weak),
-        modalities=modalities,
-    )
 
 
 # --- weights ----------------------------------------------------------------------------------------------------

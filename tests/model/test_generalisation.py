@@ -15,7 +15,7 @@ from model.datasets import DatasetError, limit_cameras, read_cuhk_pedes
 from model.evaluate import evaluate
 from model.generalisation import generalisation, kept, report
 from model.recipes import axm_net_tiny, override
-from model.train import read_splits
+from model.training_data import read_splits
 from tests.helpers import make_toy_dataset
 
 

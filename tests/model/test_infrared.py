@@ -36,7 +36,8 @@ from model.retrieval_infrared import (
     search_sysu,
     sysu_gallery,
 )
-from model.train import TrainingError, read_splits, train
+from model.train import TrainingError, train
+from model.training_data import read_splits
 from tests.helpers import make_toy_dataset
 from tests.model.infrared_toys import make_regdb, make_rendered, make_sysu
 

@@ -34,7 +34,8 @@ from model.recipes import (
     tiny,
     to_dict,
 )
-from model.train import read_splits, train
+from model.train import train
+from model.training_data import read_splits
 from model.variants import VARIANTS
 from service import cli
 from tests.helpers import make_toy_dataset

@@ -24,7 +24,8 @@ from model.recipe import Recipe, override, to_dict
 from model.recipes import RECIPES, tiny
 from model.recipes_ssan import ALL, ssan_cuhk_pedes, ssan_cuhk_pedes_code, ssan_icfg_pedes, ssan_rstpreid, ssan_synth
 from model.text import TextSpec, load_text, vocabulary
-from model.train import BEST, STATE, TrainingError, read_splits, train
+from model.train import BEST, STATE, TrainingError, train
+from model.training_data import read_splits
 from tests.helpers import make_toy_dataset
 
 CAPTION = "A person in a red shirt and black pants."
