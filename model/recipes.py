@@ -126,7 +126,7 @@ def _tiny_axm_net(recipe: Recipe) -> Recipe:
         name=f"{recipe.name}_tiny",
         net_config=replace(recipe.net_config, **sizes, parts=min(recipe.net_config.parts, small.net_config.parts)),
         preprocessing=small.preprocessing,
-        text=small.text,
+        text=None if recipe.text is None else small.text,
         stages=tuple(_tiny_stage(stage) for stage in recipe.stages),
         hold_out=min(recipe.hold_out, 4),
         vision_weights=None,
@@ -136,7 +136,7 @@ def _tiny_axm_net(recipe: Recipe) -> Recipe:
 
 
 def _tiny_stage(stage: Stage) -> Stage:
-    paired = stage.sampler == "identities"
+    paired = stage.sampler in ("identities", "groups")
     return replace(
         stage,
         epochs=15 if stage.number == 0 else min(stage.epochs, 2),

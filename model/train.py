@@ -77,6 +77,7 @@ class Run:
         self.position = Position()
         self.optimizer: torch.optim.Optimizer | None = None  # None between stages
         self.losses: dict[str, float] = {}  # of the last step, for the eye
+        self.seconds = 0.0  # spent on what is saved
         self.saved_at = time.monotonic()
         self._optimizer_state: dict[str, Any] | None = None
 
@@ -99,9 +100,12 @@ class Run:
     def save_state(self) -> None:
         if distributed.rank() > 0:
             return
+        now = time.monotonic()
+        self.seconds, self.saved_at = self.seconds + now - self.saved_at, now
         state = {
             "run": _identity(self.info),
             "position": asdict(self.position),
+            "seconds": self.seconds,
             "net": self.net.state_dict(),
             "average": self.average.state_dict() if self.average is not self.net else None,
             "optimizer": self.optimizer.state_dict() if self.optimizer is not None else None,
@@ -109,7 +113,6 @@ class Run:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.out / STATE, buffer.getvalue())
-        self.saved_at = time.monotonic()
 
     def load_state(self) -> None:
         path = self.out / STATE
@@ -126,6 +129,7 @@ class Run:
         if state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.position = Position(**state["position"])
+        self.seconds = state.get("seconds", 0.0)  # which older states do not have
         self._optimizer_state = state["optimizer"]
 
 
@@ -234,9 +238,10 @@ def train_epoch(
     """The rest of the current epoch. False when stopped before its end, with the state saved."""
     recipe, position = run.recipe, run.position
     rng = batching.generator(recipe.seed, position.stage, position.epoch)
-    samples, captions = draw_epoch(stage, data, rng)
-    donors = batching.swap_captions(samples, data.labels.tolist(), stage.weak_positives, rng)
-    weak = batching.draw_weak(samples, data.counts, data.labels.tolist(), rng) if stage.weak_captions else None
+    people = data.labels.tolist()
+    samples, captions = draw_epoch(stage, data.counts, people, data.attributes, rng)
+    donors = batching.swap_captions(samples, people, stage.weak_positives, rng)
+    weak = batching.draw_weak(samples, data.counts, people, rng) if stage.weak_captions else None
     steps = len(samples)
     optimizer = run.optimizer
     assert optimizer is not None

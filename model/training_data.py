@@ -156,18 +156,23 @@ def redrawn(data: Data, text: TextInput | None, seed: int, epoch: int, screen: S
     return replace(data, captions=captions, first_caption=each, counts=np.ones_like(each))
 
 
-def draw_epoch(stage: Stage, data: Data, rng: np.random.Generator) -> batching.Draws:
-    """Sample and caption numbers of every step of one epoch, (steps, B) each."""
+def draw_epoch(
+    stage: Stage, counts: Array, people: Sequence[int], attributes: Tensor | None, rng: np.random.Generator
+) -> batching.Draws:
+    """Sample and caption numbers of every step of one epoch, (steps, B) each.
+
+    counts: (N,) captions of each sample. people: (N,) whom it shows. attributes: (N, A), for twins.
+    """
     if stage.sampler == "identities":
-        return batching.draw_identities(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
+        return batching.draw_identities(counts, people, stage.p, stage.k, rng)
     if stage.sampler == "groups":
-        return batching.draw_groups(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
+        return batching.draw_groups(counts, people, stage.p, stage.k, rng)
     if stage.sampler == "twins":
-        if data.attributes is None:
+        if attributes is None:
             raise TrainingError('The sampler "twins" needs labelled attributes; choose images, pairs or identities.')
-        return batching.draw_twins(data.counts, data.attributes.numpy(), stage.batch, stage.k, rng)
+        return batching.draw_twins(counts, attributes.numpy(), stage.batch, stage.k, rng)
     draw = batching.draw_pairs if stage.sampler == "pairs" else batching.draw_images
-    return draw(data.counts, stage.batch, rng)
+    return draw(counts, stage.batch, rng)
 
 
 def make_batch(

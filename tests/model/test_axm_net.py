@@ -488,6 +488,27 @@ def test_identity_loss_of_an_untrained_net_is_three_times_chance() -> None:
     assert net(make_batch(), 0)["identity"].item() == pytest.approx(3 * 6.9078, rel=0.02)  # 3 ln 1000
 
 
+def test_images_alone_train_the_vision_tower_alone() -> None:
+    settings = {"triplet_weight": 0.0, "affinity_weight": 0.0, "stage2_attribute_weight": 1.0, "label_smoothing": 0.0}
+    net = small_net(**HEADS, **settings)
+    net.begin_stage(2)
+    batch = replace(make_batch(), tokens=None)
+    losses = net(batch, 0)
+    torch.stack(list(losses.values())).sum().backward()
+    assert set(losses) == {"identity", "attribute"}
+    visual = net._image_features(net._vision_map(batch.images))
+    logits = [torch.log_softmax(net.heads.identity(v), dim=1) for v in visual]
+    by_hand = [
+        -torch.stack([row[label] for row, label in zip(rows, batch.labels, strict=True)]).mean() for rows in logits
+    ]
+    torch.testing.assert_close(losses["identity"], torch.stack(by_hand).sum())
+    assert all(p.grad is not None for p in net.vision.parameters())
+    assert all(p.grad is None for p in [*net.text.parameters(), *net.text_project.parameters()])
+    net.begin_stage(0)
+    with pytest.raises(ValueError, match="InfoNCE losses need texts"):
+        net(batch, 0)
+
+
 def test_stage_1_freezes_the_vision_tower_and_its_statistics() -> None:
     net = small_net(**HEADS)
     net.begin_stage(1)

@@ -41,7 +41,7 @@ def make_images(batch: int, height: int = 96, width: int = 64, seed: int = 1) ->
 def make_batch(batch: int = 8) -> Batch:
     """Four images of each person, every other one infrared."""
     numbers = torch.arange(batch)
-    return Batch(make_images(batch), None, numbers // 4, numbers[:, None] % 3, numbers % 2)
+    return Batch(make_images(batch), None, numbers // 4, numbers[:, None] % 3, modalities=numbers % 2)
 
 
 def count(module: nn.Module) -> int:
@@ -221,7 +221,7 @@ def test_losses_stay_in_float32_under_mixed_precision() -> None:
 
 def test_four_images_are_learned_by_heart() -> None:
     net = small_net(num_ids=2).train()
-    batch = Batch(make_images(4), None, torch.tensor([0, 0, 1, 1]), None, torch.tensor([0, 1, 0, 1]))
+    batch = Batch(make_images(4), None, torch.tensor([0, 0, 1, 1]), modalities=torch.tensor([0, 1, 0, 1]))
     optimizer = torch.optim.AdamW(net.param_groups(3e-3))
     first = last = 0.0
     for step in range(30):
