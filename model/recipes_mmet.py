@@ -73,14 +73,15 @@ def mmet_synth() -> Recipe:
         1,
         epochs=10,
         optimizer="adamw",
-        lr=1e-3,
+        lr=2e-3,
         weight_decay=0.05,
         betas=(0.9, 0.98),
         schedule="one_cycle",
         warmup=0.1,
+        batch=32,
         augmentation=augmentation,
     )
-    stage2 = replace(stage1, number=2, epochs=4, lr=2e-4, sampler="identities")
+    stage2 = replace(stage1, number=2, epochs=4, lr=5e-4, batch=64, sampler="identities")
     return Recipe(
         name="mmet_synth",
         net="mmet",
@@ -102,7 +103,7 @@ def mmet_synth() -> Recipe:
             contrast_identities=True,
             neck_input="projection",
             triplet_across=True,
-            attribute_weight=1.0,
+            attribute_weight=0.1,  # twenty heads, which would drown the rest
             stage2_contrastive_weight=1.0,
         ),
         preprocessing=Preprocessing(192, 64, CLIP_MEAN, CLIP_STD),
@@ -151,7 +152,7 @@ def _tiny_stage(stage: Stage) -> Stage:
     return replace(
         stage,
         epochs=5 if paired else 15,
-        lr=5e-4 if paired else 2e-3,
+        lr=5e-4 if paired else 5e-3,
         schedule="one_cycle",
         warmup=0.1,
         batch=8 if paired else 16,
