@@ -479,8 +479,3 @@ def _in_full(head: nn.Module, states: Tensor) -> Tensor:
     with torch.autocast(states.device.type, enabled=False):
         out: Tensor = head(states.float())
         return out
-
-
-def _word_loss(head: nn.Module, words: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
-    """words: (B, T, D) states, named by ids (B, T) where ``hidden`` (B, T)."""
-    return naming_loss(_in_full(head, words[hidden]), ids[hidden])
