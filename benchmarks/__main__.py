@@ -10,11 +10,12 @@ from os import cpu_count
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import embed, explain, ingest, search, start
+from benchmarks import compressed, embed, explain, ingest, search, start
 
 BENCHMARKS: dict[str, Callable[[], Table]] = {
     "embed": embed.table,
     "search": search.table,
+    "compressed": compressed.table,
     "explain": explain.table,
     "start": start.table,
     "ingest": ingest.table,

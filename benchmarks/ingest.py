@@ -61,7 +61,7 @@ def end_to_end(pictures: list[Image.Image]) -> tuple[int, float]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         archive = folder / "images.zip"
         write_archive(archive, pictures)
-        settings = {"DATA_DIR": str(folder / "data"), "PORT": str(_free_port())}
+        settings = {"DATA_DIR": str(folder / "data"), "PORT": str(_free_port()), "AUTH": "open"}
         os.environ.update({f"PERSON_SEARCH_{name}": value for name, value in settings.items()})
         stack.callback(lambda: [os.environ.pop(f"PERSON_SEARCH_{name}") for name in settings])
         stack.enter_context(open_database(ServiceSettings()))
@@ -71,11 +71,11 @@ def end_to_end(pictures: list[Image.Image]) -> tuple[int, float]:
         started = time.perf_counter()
         with archive.open("rb") as file:
             ingestion = client.ingest(iter(lambda: file.read(1 << 20), b""), "application/zip", register_cameras=True)
-        while not (told := client.ingestion(ingestion["id"]))["done"]:
+        while not (told := client.ingestion(ingestion.id)).done:
             time.sleep(0.05)
         seconds = time.perf_counter() - started
-        if told["counts"]["indexed"] != IMAGES:
-            raise RuntimeError(f"only {told['counts']} of {IMAGES} images were embedded")
+        if told.counts.indexed != IMAGES:
+            raise RuntimeError(f"only {told.counts} of {IMAGES} images were embedded")
     return IMAGES, seconds
 
 

@@ -33,7 +33,7 @@ from psycopg import sql
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from indexer import journal, traces
+from indexer import audit, audit_anchors, audit_restore, journal, traces
 from indexer.checkpoints import SUFFIX, WANTED
 from indexer.database import Database, migrate_to, revision_of, transaction
 from indexer.erasure import Eraser, reinstate_missing
@@ -239,8 +239,9 @@ def restore(
 
     All in one transaction: whatever goes wrong, the gallery is what it was before. `snapshots` is the folder of the
     index on disk, which is removed: it is of another gallery then, and may hold vectors of whom was erased.
-    `checkpoints` is the folder that gets the checkpoint files. Raises `BackupRefused` for a damaged backup, for a
-    gallery that is not empty unless `replace`, and while others use it.
+    `checkpoints` is the folder that gets the checkpoint files. The audit of this gallery goes on where the backup is an
+    earlier state of it. Raises `BackupRefused` for a damaged backup, for a gallery that is not empty unless `replace`,
+    and while others use it.
     """
     manifest = verify(folder)
     database.engine.dispose()  # only this restore may be connected
@@ -249,7 +250,9 @@ def restore(
         _refuse_unsuitable(session, replace)
         lock_governance(session)
         entries = [*_known_here(session), *journal.read(journal_file), *journal.read(folder / journal.NAME)]
+        audit_restore.set_aside(session)
         _load(session, manifest, folder)
+        went_on = audit_restore.go_on(session)
         left_out = reinstate_missing(session, entries)
         for id in traces.unfinished(session):
             while traces.erase_batch(session, id, BATCH):
@@ -263,6 +266,9 @@ def restore(
         journal.append(journal_file, [entry for entry in entries if _key(entry) not in known])
         if snapshots is not None and snapshots.exists():
             shutil.rmtree(snapshots)
+        told = {"made": manifest.created_at, "images": manifest.images, "left_out": left_out}
+        audit.record(session, audit.SYSTEM, "backup.restore", detail=told)
+    audit_anchors.drop(database, journal_file.with_name(audit_anchors.NAME), restored=not went_on)
     eraser = Eraser(database, store, journal_file)
     eraser.resume()
     remove_orphans(eraser, grace_seconds=0)

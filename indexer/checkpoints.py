@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from sqlalchemy import CursorResult, Engine, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
+from indexer import audit
+from indexer.audit import Actor
 from indexer.database import transaction
 from indexer.errors import CheckpointConflict, NotFound
 from indexer.tables import Checkpoint, CheckpointEvent
@@ -224,6 +226,7 @@ def register(
     info: Mapping[str, Any],
     path: str,
     canaries: Mapping[str, Vectors],
+    actor: Actor = audit.SYSTEM,
 ) -> str:
     """Make a checkpoint known with what the known queries became, and ask for all of its embeddings.
 
@@ -237,6 +240,7 @@ def register(
         session.execute(update(Checkpoint).where(Checkpoint.id == id).values(canaries=stored))
         if before in (None, "retired"):
             note(session, id, "registered", {"state": state})
+            audit.record(session, actor, "checkpoint.register", ("checkpoint", id), checkpoint_id=id)
     want_all(engine, id)
     return state
 

@@ -6,6 +6,7 @@ What is said to the database is in gallery.py.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, func, make
 from sqlalchemy.orm import Session
 
 import migrations
+from indexer import deadlines
 from indexer.errors import DatabaseTooNew, DatabaseTooOld, DatabaseUnavailable, InvalidSettings, StorageFull
 from indexer.postgres import EmbeddedPostgres
 from indexer.settings import GallerySettings
@@ -31,6 +33,8 @@ CONNECT_SECONDS = 5  # to open a connection
 POOL_SECONDS = 10  # to wait for a free one
 STATEMENT_SECONDS = 30  # for one statement; those that may take longer say so themselves
 IDLE_SECONDS = 60  # a transaction that does nothing for this long is broken off: it may hold a lock others wait for
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,16 +107,23 @@ def connect(url: str) -> Engine:
 def transaction(engine: Engine) -> Iterator[Session]:
     """A session that is committed at the end, or rolled back if anything was raised. Nothing is tried twice.
 
-    Raises `DatabaseUnavailable` when the database cannot be reached, went away or did not answer in time, and
-    `StorageFull` when its disk is full; whether the commit still happened is then unknown.
+    Under a deadline no statement gets more time than is left, and nothing is committed that comes too late. Raises
+    `DeadlinePassed` then, `DatabaseUnavailable` when the database cannot be reached, went away or did not answer in
+    time, and `StorageFull` when its disk is full; after the last two it is unknown whether the commit still happened.
     """
+    deadlines.check()
     with database_errors(), Session(engine, expire_on_commit=False) as session, session.begin():
+        left = deadlines.remaining()
+        if left is not None:
+            milliseconds = int(1000 * min(max(left, 0.001), STATEMENT_SECONDS))
+            session.execute(text(f"SET LOCAL statement_timeout = {milliseconds}"))
         yield session
+        deadlines.check()
 
 
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
-    """What the driver raises when the database is the problem, as errors of the gallery."""
+    """What the driver raises when the database is the problem, or the clock, as errors of the gallery."""
     try:
         yield
     except exc.TimeoutError as error:
@@ -130,6 +141,7 @@ def _raise_known(cause: BaseException | None, error: Exception) -> None:
     if state == "53100":  # disk_full
         raise StorageFull("The disk of the database is full; make room and try again.") from error
     if state in ("57014", "55P03"):  # query_canceled, lock_not_available
+        deadlines.check()
         raise DatabaseUnavailable("The database took too long to answer; try again in a moment.") from error
     if state is not None and state.startswith("40"):  # serialization failure, deadlock
         raise DatabaseUnavailable("Another change got in the way; try again in a moment.") from error
@@ -162,6 +174,7 @@ def migrate(engine: Engine) -> None:
             )
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
+    log.info("migrated the database from schema %s to %s", revision, script.get_current_head())
 
 
 def migrate_to(connection: Connection, revision: str) -> None:

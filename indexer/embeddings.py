@@ -41,7 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, aggregate_order_by
 from sqlalchemy.orm import Session
 
-from indexer.filters import ImageFilter, conditions
+from indexer.filters import ImageFilter, Scope, conditions, in_scope
 from indexer.tables import Checkpoint, Embedding, Image, RemovedImage
 
 Rows = NDArray[np.int64]
@@ -281,7 +281,7 @@ def snapshot(session: Session, checkpoint_id: str, chunk: int = 8192) -> Snapsho
 
 
 def _chunks(session: Session, checkpoint_id: str, chunk: int) -> Iterator[tuple[Rows, Vectors]]:
-    with _binary_cursor(session, "snapshot") as cursor:
+    with binary_cursor(session, "snapshot") as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding WHERE checkpoint_id = %s AND state = 'ready'", [checkpoint_id]
         )
@@ -289,7 +289,7 @@ def _chunks(session: Session, checkpoint_id: str, chunk: int) -> Iterator[tuple[
             yield _unpack(found)
 
 
-def _binary_cursor(session: Session, name: str = "") -> psycopg.Cursor[Any] | psycopg.ServerCursor[Any]:
+def binary_cursor(session: Session, name: str = "") -> psycopg.Cursor[Any] | psycopg.ServerCursor[Any]:
     """The driver's own cursor: it hands bytes over as they are, where SQLAlchemy's would have them written out in hex.
 
     With a name it is the server's, which hands over as much as is fetched.
@@ -319,7 +319,7 @@ def listing(session: Session, checkpoint_id: str) -> Listing:
     """List all ready vectors, 24 bytes each. Must be the first thing in its transaction, which only reads."""
     stay_at_one_moment(session)
     session.execute(text("SET LOCAL statement_timeout = 0"))  # a second for a million
-    with _binary_cursor(session) as cursor:
+    with binary_cursor(session) as cursor:
         cursor.execute(
             "SELECT string_agg(int8send(image_row) || int8send(seq) || digest, '') FROM embedding"
             " WHERE checkpoint_id = %s AND state = 'ready'",
@@ -348,7 +348,7 @@ def removed_since(session: Session, seq: int) -> Rows:
 
 def ready_vectors(session: Session, checkpoint_id: str, rows: Rows) -> tuple[Rows, Vectors]:
     """Those of the rows that have a vector, and the vectors (N, dim)."""
-    with _binary_cursor(session) as cursor:
+    with binary_cursor(session) as cursor:
         cursor.execute(
             "SELECT image_row, vector FROM embedding"
             " WHERE checkpoint_id = %s AND state = 'ready' AND image_row = ANY(%s)",
@@ -363,22 +363,28 @@ def _unpack(found: Sequence[tuple[int, bytes]]) -> tuple[Rows, Vectors]:
     return rows, vectors.reshape(len(rows), -1) if len(rows) else vectors.reshape(0, 0)
 
 
-def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str) -> Rows:
-    """The rows (N,), ascending, of the embedded images that pass the filter. Raises `InvalidFilter`."""
+def allowed_rows(session: Session, filter: ImageFilter, checkpoint_id: str, scope: Scope = None) -> Rows:
+    """The rows (N,), ascending, of the embedded images in the scope that pass the filter. Raises `InvalidFilter`."""
     # Packed by the server: a million rows arrive as eight megabytes instead of as a million Python objects.
     packed = func.string_agg(func.int8send(Image.row), aggregate_order_by(literal(b""), Image.row))
     embedded = and_(Embedding.image_row == Image.row, Embedding.checkpoint_id == checkpoint_id)
-    statement = select(packed).join(Embedding, embedded).where(Embedding.state == "ready", *conditions(filter))
+    statement = (
+        select(packed)
+        .join(Embedding, embedded)
+        .where(Embedding.state == "ready", *in_scope(scope), *conditions(filter))
+    )
     rows: bytes = session.scalar(statement) or b""
     return np.frombuffer(rows, ">i8").astype(np.int64)
 
 
-def vectors_of(session: Session, image_ids: Sequence[UUID], checkpoint_id: str) -> dict[UUID, Vectors]:
-    """The vectors (dim,) of those of the images that are embedded."""
+def vectors_of(
+    session: Session, image_ids: Sequence[UUID], checkpoint_id: str, scope: Scope = None
+) -> dict[UUID, Vectors]:
+    """The vectors (dim,) of those of the images that are embedded and in the scope."""
     statement = (
         select(Image.id, Embedding.vector)
         .join(Embedding, Embedding.image_row == Image.row)
-        .where(Image.id.in_(image_ids), Embedding.checkpoint_id == checkpoint_id)
+        .where(Image.id.in_(image_ids), Embedding.checkpoint_id == checkpoint_id, *in_scope(scope))
     )
     found = session.execute(statement)
     return {id: np.frombuffer(vector, "<f4").astype(np.float32) for id, vector in found if vector is not None}
@@ -408,7 +414,26 @@ def counts(session: Session, checkpoint_id: str) -> Counts:
     return Counts(*row)
 
 
-def pending_count(session: Session, checkpoint_id: str) -> int:
-    """How many images wait for an embedding or are being worked on. Cheap: it counts only those."""
+def pending_count(session: Session, checkpoint_id: str, scope: Scope = None) -> int:
+    """How many images in the scope wait for an embedding or are being worked on. Cheap: it counts only those."""
     of_checkpoint = (Embedding.checkpoint_id == checkpoint_id, Embedding.state.in_(["pending", "running"]))
-    return session.scalar(select(func.count()).where(*of_checkpoint)) or 0
+    statement = select(func.count()).select_from(Embedding).where(*of_checkpoint)
+    if scope is not None:
+        statement = statement.join(Image, Image.row == Embedding.image_row).where(*in_scope(scope))
+    return session.scalar(statement) or 0
+
+
+_BEHIND = text("""
+    SELECT extract(epoch FROM statement_timestamp() - min(since)) FROM (
+        (SELECT updated_at AS since FROM embedding
+         WHERE checkpoint_id = :checkpoint_id AND state = 'ready' AND seq > :seq ORDER BY seq LIMIT 1)
+        UNION ALL
+        (SELECT removed_at FROM removed_image WHERE seq > :seq ORDER BY seq LIMIT 1)
+    ) AS first
+""")
+
+
+def seconds_behind(session: Session, checkpoint_id: str, seq: int) -> float:
+    """How long ago the first change above `seq` was made; 0 if there is none."""
+    found = session.scalar(_BEHIND, {"checkpoint_id": checkpoint_id, "seq": seq})
+    return max(0.0, float(found or 0))

@@ -23,7 +23,8 @@ import structlog
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from indexer import gallery, journal, traces
+from indexer import audit, case_exports, gallery, journal, searches, traces
+from indexer.audit import SYSTEM, Actor, Purpose
 from indexer.database import Database, database_errors, transaction
 from indexer.errors import DatabaseUnavailable
 from indexer.holds import lock_governance
@@ -55,29 +56,48 @@ class Eraser:
     replica: Replica[Any] | None = None
     room: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(AT_ONCE), repr=False, compare=False)
 
+    @property
+    def exports(self) -> Path:
+        """Where the exports of cases lie."""
+        return self.journal.with_name(case_exports.FOLDER)
+
     def count(self, selection: Selection) -> Counter[str]:
         """What `erase` would remove. Raises `InvalidFilter`."""
         with transaction(self.database.engine) as session:
             return traces.count(session, selection)
 
-    def erase(self, selection: Selection, reason: str) -> ErasureRecord:
+    def erase(
+        self, selection: Selection, reason: str, actor: Actor = SYSTEM, about: tuple[str, str] | None = None
+    ) -> ErasureRecord:
         """Erase the selected images and return the receipt; its state is `running` if the proof failed so far.
 
+        The audit says that `actor` did it, and to what: `about`, for which None is the erasure.
         Raises `UnderLegalHold`, `ReasonNamesPerson`, `InvalidFilter`; nothing was erased then. After any other error
         the erasure is decided, and is completed later.
         """
-        return self.erase_images(selection.images(), reason, selection.described(), selection.names())
+        described, names = selection.described(), selection.names()
+        return self.erase_images(selection.images(), reason, described, names, actor, about)
 
     def erase_images(
-        self, images: Images, reason: str, selection: dict[str, Any], names: list[str] | None = None
+        self,
+        images: Images,
+        reason: str,
+        selection: dict[str, Any],
+        names: list[str] | None = None,
+        actor: Actor = SYSTEM,
+        about: tuple[str, str] | None = None,
     ) -> ErasureRecord:
         """The same for the images that meet these conditions."""
         id = new_id()
         with self.room, only_one(self.database.engine, ERASURE_LOCK, _lock_key(id)):
 
             def decide(session: Session) -> None:
-                if traces.erasure(session, id) is None:  # else it was decided, and only its commit seemed to fail
-                    traces.decide(session, id, images, reason, selection, names or [])
+                if traces.erasure(session, id) is not None:  # it was decided, and only its commit seemed to fail
+                    return
+                count = traces.decide(session, id, images, reason, selection, names or [])
+                told = {"erasure": str(id), "by": selection["by"], "images": count}
+                action, object = ("image.delete", about) if about else ("erasure.create", ("erasure", str(id)))
+                audit.record(session, actor, action, object, purpose=Purpose(reason=reason), detail=told)
 
             self._persist(decide)
             return self._carry_out(id)
@@ -115,6 +135,7 @@ class Eraser:
         probes = self._probes(ids)
         while self._persist(lambda session: traces.erase_batch(session, id, BATCH)):
             pass
+        case_exports.remove_leftovers(self.database, self.exports)
         files = self._persist(lambda session: traces.waiting_files(session, id))
         for sha256 in files:
             self._persist(partial(self._remove_file, id, sha256))
@@ -143,7 +164,7 @@ class Eraser:
     def _proof(self, id: UUID, rows: list[int], probes: Probes) -> str | None:
         """The sentence of what was searched and found empty; None, and a line in the log, if something is left."""
         # A search that ran meanwhile may have frozen its ranking just now.
-        self._persist(lambda session: traces.forget_rows(session, rows))
+        self._persist(lambda session: searches.forget_rows(session, rows))
         if left := self._persist(lambda session: traces.remains(session, id)):
             log.error("erasure incomplete", erasure=str(id), left=dict(left))
             return None

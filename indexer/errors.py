@@ -44,6 +44,12 @@ class ImageTooSmall(GalleryError):
     code = "image_too_small"
 
 
+class InvalidCrop(GalleryError):
+    """The part of an image that was asked for is not all inside it."""
+
+    code = "invalid_crop"
+
+
 class InvalidMetadata(GalleryError):
     """What was said about an image cannot be stored."""
 
@@ -66,6 +72,12 @@ class CameraExists(GalleryError):
     """A camera of this id is there already."""
 
     code = "camera_exists"
+
+
+class CameraInUse(GalleryError):
+    """Images, or a legal hold, name the camera that is to go."""
+
+    code = "camera_in_use"
 
 
 class ExternalIdConflict(GalleryError):
@@ -104,6 +116,12 @@ class DuplicateContent(GalleryError):
     code = "duplicate_content"
 
 
+class Changed(GalleryError):
+    """What is to be changed is no longer what the caller saw."""
+
+    code = "precondition_failed"
+
+
 class InvalidFilter(GalleryError):
     """A search filter names a field, an operator or a value that does not exist."""
 
@@ -132,6 +150,18 @@ class BackupRefused(GalleryError):
     """A backup cannot be made, is damaged, or must not be restored here."""
 
     code = "backup_refused"
+
+
+class UserExists(GalleryError):
+    """A user has this name already, in whatever capitals."""
+
+    code = "user_exists"
+
+
+class LastAdmin(GalleryError):
+    """Without this user nobody could manage accounts any more."""
+
+    code = "last_admin"
 
 
 class NotFound(GalleryError):
@@ -168,6 +198,42 @@ class DatabaseUnavailable(GalleryError):
     """The database cannot be reached, went away, or did not answer in time. Trying again later may help."""
 
     code = "database_unavailable"
+
+
+class AuditUnavailable(DatabaseUnavailable):
+    """What was asked for cannot be recorded, so it was not done."""
+
+    code = "audit_unavailable"
+
+
+class SearchExpired(GalleryError):
+    """The ranking of a search is no longer kept."""
+
+    code = "expired"
+
+
+class InvalidAuditFile(GalleryError):
+    """A file is no export of the audit."""
+
+    code = "invalid_audit_file"
+
+
+class CaseClosed(GalleryError):
+    """A closed case takes nothing in and gives nothing up."""
+
+    code = "case_closed"
+
+
+class CaseConflict(GalleryError):
+    """The case is not in a state in which this can be done with it."""
+
+    code = "case_conflict"
+
+
+class DeadlinePassed(GalleryError):
+    """The time that was set for the work is over. Trying again when there is less to do may help."""
+
+    code = "deadline"
 
 
 class DatabaseTooNew(GalleryError):

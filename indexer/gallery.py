@@ -1,7 +1,7 @@
 """What the gallery does in SQL, as functions that take a session. None of them commits: the caller does, at its edge.
 
-Images, cameras, checkpoints and searches are here; embeddings.py hands out the work and keeps the vectors, ledger.py
-keeps account of deliveries. All of their functions are reached through this module: `gallery.claim_unembedded(...)`.
+Images, cameras and checkpoints are here; embeddings.py hands out the work and keeps the vectors, ledger.py keeps
+account of deliveries. All of their functions are reached through this module: `gallery.claim_unembedded(...)`.
 
 An image gets an embedding row, pending, for every wanted checkpoint when it is added; a checkpoint gets one for every
 image when it is registered. Both hold one advisory lock (images shared, checkpoints exclusive), so that no pair is
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Integer,
     Row,
     Select,
@@ -75,6 +77,7 @@ from indexer.errors import (
     NotFound,
     UnknownCamera,
 )
+from indexer.filters import Scope, in_scope
 from indexer.ledger import (
     IngestionRecord,
     ItemCounts,
@@ -89,7 +92,7 @@ from indexer.ledger import (
     retry_failed,
     take_ingestion,
 )
-from indexer.tables import Camera, Checkpoint, Embedding, Image, RemovedImage, Search, change_seq, new_id
+from indexer.tables import Camera, Checkpoint, Embedding, Image, RemovedImage, change_seq, new_id
 
 __all__ = [
     "WORK_CHANNEL",
@@ -108,7 +111,6 @@ __all__ = [
     "NewImage",
     "NewItem",
     "Rows",
-    "SearchRecord",
     "Snapshot",
     "Vectors",
     "active_checkpoint",
@@ -117,6 +119,7 @@ __all__ = [
     "add_images",
     "add_items",
     "allowed_rows",
+    "apply_changes",
     "cameras",
     "cancel_ingestion",
     "changes_since",
@@ -127,12 +130,15 @@ __all__ = [
     "digests",
     "ensure_checkpoint",
     "finish_ingestion",
+    "hold_camera",
     "hold_file",
     "image_by_id",
     "images_by_row",
+    "images_where",
     "ingestion",
     "ingestion_items",
     "listing",
+    "no_camera",
     "pending_count",
     "ready_vectors",
     "record_embeddings",
@@ -141,8 +147,6 @@ __all__ = [
     "removed_since",
     "renew_lease",
     "retry_failed",
-    "save_search",
-    "search_by_id",
     "snapshot",
     "stay_at_one_moment",
     "take_ingestion",
@@ -223,7 +227,7 @@ def add_image(session: Session, image: NewImage) -> Added:
     )
     hold_file(session, image.sha256)
     if image.camera_id is not None:
-        _hold_camera(session, image.camera_id)
+        hold_camera(session, image.camera_id)
     while True:  # again only if the image in the way was deleted between the two statements
         statement = upsert(Image).values(id=new_id(), **values).on_conflict_do_nothing().returning(Image.id, Image.row)
         added = session.execute(statement).one_or_none()
@@ -273,39 +277,60 @@ def _storable_or_none(image: NewImage) -> dict[str, Any] | None:
         return None
 
 
-def _hold_camera(session: Session, id: str) -> None:
+def hold_camera(session: Session, id: str) -> None:
     """Keep a camera from going away before what names it is committed. Raises `UnknownCamera`."""
     known = select(Camera.id).where(Camera.id == id).with_for_update(read=True, key_share=True)
     if session.scalar(known) is None:
-        raise UnknownCamera(f"There is no camera {id!r}; add it first, or leave the camera out.")
+        raise no_camera(id)
 
 
-def update_image(session: Session, external_id: str, changes: Mapping[str, Any], sha256: str | None = None) -> Added:
+def no_camera(id: str) -> UnknownCamera:
+    return UnknownCamera(f"There is no camera {id!r}; add it first, or leave the camera out.")
+
+
+def update_image(
+    session: Session, external_id: str, changes: Mapping[str, Any], sha256: str | None = None, scope: Scope = None
+) -> Added:
     """Change what is known about an image: columns and their new values; `duplicate` if all of it was known already.
 
-    With `sha256` only if that is its file's. Raises `NotFound`, `UnknownCamera`, `InvalidMetadata`, and
-    `DuplicateContent` when another image has the file, camera and time this one would have; nothing was changed then.
+    With `sha256` only if that is its file's, with a scope only within it. Raises `NotFound`, `UnknownCamera`,
+    `InvalidMetadata`, and `DuplicateContent` when another image has the file, camera and time this one would have;
+    nothing was changed then.
     """
     if not is_storable([external_id, dict(changes)]):
         raise InvalidMetadata("The metadata holds a character that no text can hold.")
     if changes.get("camera_id") is not None:
-        _hold_camera(session, changes["camera_id"])
-    image = session.scalar(select(Image).where(Image.external_id == external_id).with_for_update())
+        hold_camera(session, changes["camera_id"])
+    image = session.scalar(select(Image).where(Image.external_id == external_id, *in_scope(scope)).with_for_update())
     if image is None:
         raise NotFound(f"There is no image with the external id {external_id!r}. Send it with its file first.")
     if sha256 is not None and sha256 != image.sha256:
         raise InvalidMetadata(f"The image {external_id!r} has another sha256. Correct it or leave it out.")
+    return Added(image.id, duplicate=not apply_changes(session, image, changes))
+
+
+def apply_changes(session: Session, image: Image, changes: Mapping[str, Any]) -> bool:
+    """Set columns of an image that is locked; whether any of them changed. Its new camera is held already.
+
+    Raises `ExternalIdConflict`, `DuplicateContent`; nothing was changed then.
+    """
     changed = {name: value for name, value in changes.items() if getattr(image, name) != value}
     if not changed:
-        return Added(image.id, duplicate=True)
+        return False
     try:
         with session.begin_nested():
             session.execute(update(Image).where(Image.id == image.id).values(changed))
     except IntegrityError as error:
+        constraint = error.orig.diag.constraint_name if isinstance(error.orig, psycopg.Error) else None
+        if constraint == "image_external_id_key":
+            raise ExternalIdConflict(
+                f"The external id {changes['external_id']!r} belongs to another image; give this one an id of its own."
+            ) from error
+        called = f"{image.external_id!r}" if image.external_id is not None else f"{image.id}"
         raise DuplicateContent(
-            f"Another image has the file of {external_id!r} from this camera at this time. Delete one of the two first."
+            f"Another image has the file of {called} from this camera at this time. Delete one of the two first."
         ) from error
-    return Added(image.id, duplicate=False)
+    return True
 
 
 def _same_image(session: Session, image: NewImage) -> UUID | None:
@@ -319,7 +344,7 @@ def _same_image(session: Session, image: NewImage) -> UUID | None:
         found = session.execute(select(Image.id, same).where(Image.external_id == image.external_id)).one_or_none()
         if found is not None and not found[1]:
             raise ExternalIdConflict(
-                f"The external id {image.external_id!r} belongs to another image, {found.id}; "
+                f"The external id {image.external_id!r} belongs to another image; "
                 "delete that image first, or give this one an id of its own."
             )
     return session.scalar(select(Image.id).where(same))
@@ -351,16 +376,21 @@ def is_storable(value: Any) -> bool:
     return True
 
 
-def image_by_id(session: Session, id: UUID) -> ImageRecord | None:
-    """One image, its state being that for the active checkpoint."""
-    row = session.execute(_records().where(Image.id == id)).one_or_none()
-    return None if row is None else _record(row)
+def image_by_id(session: Session, id: UUID, scope: Scope = None) -> ImageRecord | None:
+    """One image of the scope, its state being that for the active checkpoint."""
+    found = images_where(session, [Image.id == id, *in_scope(scope)])
+    return found[0] if found else None
 
 
-def images_by_row(session: Session, rows: Sequence[int] | Rows) -> dict[int, ImageRecord]:
-    """Those of the rows that exist."""
+def images_where(session: Session, conditions: Sequence[ColumnElement[bool]]) -> list[ImageRecord]:
+    """The images that meet all of these conditions, in no order."""
+    return [_record(row) for row in session.execute(_records().where(*conditions))]
+
+
+def images_by_row(session: Session, rows: Sequence[int] | Rows, scope: Scope = None) -> dict[int, ImageRecord]:
+    """Those of the rows that exist and are in the scope."""
     wanted = bindparam("rows", [int(row) for row in rows], ARRAY(BigInteger))
-    found = session.execute(_records().where(Image.row == func.any(wanted)))
+    found = session.execute(_records().where(Image.row == func.any(wanted), *in_scope(scope)))
     return {row.Image.row: _record(row) for row in found}
 
 
@@ -431,9 +461,10 @@ class CameraRecord:
     created_at: datetime
 
 
-def cameras(session: Session) -> list[CameraRecord]:
-    """All cameras, by id."""
-    found = session.scalars(select(Camera).order_by(Camera.id))
+def cameras(session: Session, scope: Scope = None) -> list[CameraRecord]:
+    """The cameras of the scope, by id."""
+    of_scope = [] if scope is None else [Camera.id.in_(sorted(scope))]
+    found = session.scalars(select(Camera).where(*of_scope).order_by(Camera.id))
     return [CameraRecord(camera.id, camera.name, camera.site, camera.created_at) for camera in found]
 
 
@@ -448,11 +479,11 @@ def add_camera(session: Session, id: str, name: str | None = None, site: str | N
     return CameraRecord(id, name, site, added.created_at)
 
 
-def unknown_cameras(session: Session, ids: Sequence[str]) -> list[str]:
-    """Those of the ids that are no camera's, each once, in their order."""
-    askable = [id for id in ids if is_storable(id)]
+def unknown_cameras(session: Session, ids: Sequence[str], scope: Scope = None) -> list[str]:
+    """Those of the ids that are no camera's of the scope, each once, in their order."""
+    askable = [id for id in ids if is_storable(id) and (scope is None or id in scope)]
     known = set(session.scalars(select(Camera.id).where(Camera.id.in_(askable))))
-    return [id for id in dict.fromkeys(ids) if id not in known]
+    return [id for id in dict.fromkeys(ids) if id not in known or (scope is not None and id not in scope)]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -475,45 +506,3 @@ def ensure_checkpoint(session: Session, id: str, net: str, dim: int, info: Mappi
 def active_checkpoint(session: Session) -> Checkpoint | None:
     """The checkpoint that answers searches."""
     return session.scalar(select(Checkpoint).where(Checkpoint.state == "active"))
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Searches
-
-
-SEARCHES_KEPT = timedelta(hours=24)
-
-
-@dataclass(frozen=True)
-class SearchRecord:
-    """A search and its frozen ranking, best first."""
-
-    id: UUID
-    request: dict[str, Any]
-    checkpoint_id: str
-    results: list[dict[str, Any]]
-    created_at: datetime
-    expires_at: datetime
-
-
-def save_search(
-    session: Session,
-    id: UUID,
-    request: Mapping[str, Any],
-    checkpoint_id: str,
-    results: Sequence[Mapping[str, Any]],
-) -> SearchRecord:
-    """Keep a search and its ranking for a day."""
-    values = {"id": id, "request": dict(request), "checkpoint_id": checkpoint_id, "results": list(results)}
-    session.execute(insert(Search).values(**values, expires_at=func.now() + SEARCHES_KEPT))
-    saved = search_by_id(session, id)
-    assert saved is not None
-    return saved
-
-
-def search_by_id(session: Session, id: UUID) -> SearchRecord | None:
-    """A search, expired or not: that is the caller's to tell from `expires_at`."""
-    found = session.get(Search, id)
-    if found is None:
-        return None
-    return SearchRecord(**{name: getattr(found, name) for name in SearchRecord.__dataclass_fields__})

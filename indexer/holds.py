@@ -106,23 +106,21 @@ def refuse_held(session: Session, images: list[ColumnElement[bool]]) -> None:
         )
 
 
-def refuse_change(session: Session, external_id: str, changes: Mapping[str, Any]) -> None:
-    """Raise `UnderLegalHold` if an image is held and these changes would alter who, where or when it shows: by that
-    holds find their images, and what is held has to stay as it is.
+def refuse_change(session: Session, image: ColumnElement[bool], changes: Mapping[str, Any]) -> None:
+    """Raise `UnderLegalHold` if the image that meets this condition is held and the changes, which PostgreSQL can
+    store, would alter who, where or when it shows: by that holds find their images, and what is held has to stay.
     """
-    if not gallery.is_storable([external_id, dict(changes)]):
-        return  # no image is called so, or can become so
     altered = [getattr(Image, name).is_distinct_from(changes[name]) for name in HELD if name in changes]
     if not altered:
         return
-    mine = and_(Image.external_id == external_id, or_(*altered))
+    mine = and_(image, or_(*altered))
     hold = session.scalar(
         select(LegalHold.id).join(Image, _holds()).where(mine).order_by(LegalHold.created_at).limit(1)
     )
     if hold is not None:
         raise UnderLegalHold(
-            f"The image is under legal hold {hold}, so its identity, camera and time stay as they are, and nothing of "
-            "this line was changed. Lift the hold first, or leave these fields out."
+            f"The image is under legal hold {hold}, so its identity, camera and time stay as they are, and nothing was "
+            "changed. Lift the hold first, or leave these fields out."
         )
 
 

@@ -26,6 +26,7 @@ from indexer.errors import (
     GalleryError,
     ImageTooLarge,
     ImageTooSmall,
+    InvalidCrop,
     NotFound,
     StorageFull,
     UnreadableImage,
@@ -108,16 +109,37 @@ class StoredImage:
     byte_size: int
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image, in pixels of the upright one at its full size."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 # --- bytes -> pixels ---------------------------------------------------------------------------------------------
 
 
-def decode(source: bytes | Path, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
+def decode(source: bytes | Path, limits: ImageLimits = DEFAULT_LIMITS, crop: Crop | None = None) -> Image.Image:
     """Bytes or a file -> upright RGB image, fully decoded, reduced to DECODED_PIXELS; of an animation, the first frame.
 
-    Raises ImageTooLarge, ImageTooSmall, UnsupportedImage or UnreadableImage, and nothing else, whatever the bytes are.
+    With `crop` only that part of it. Raises ImageTooLarge, ImageTooSmall, UnsupportedImage, UnreadableImage or, for a
+    crop, InvalidCrop, and nothing else, whatever the bytes are.
     """
     image, _ = _decode(source, limits)
-    return _reduced(image)
+    return _reduced(image if crop is None else _cropped(image, crop))
+
+
+def _cropped(image: Image.Image, crop: Crop) -> Image.Image:
+    right, bottom = crop.left + crop.width, crop.top + crop.height
+    if min(crop.left, crop.top) < 0 or min(crop.width, crop.height) < 1 or right > image.width or bottom > image.height:
+        raise InvalidCrop(
+            f"The crop reaches to {right} x {bottom}, but the upright image has {image.width} x {image.height} pixels. "
+            "Keep it inside the image."
+        )
+    return image.crop((crop.left, crop.top, right, bottom))
 
 
 def _decode(source: bytes | Path, limits: ImageLimits) -> tuple[Image.Image, str]:
@@ -249,10 +271,13 @@ class ImageStore:
             self._write(path, data)
         return StoredImage(sha256, image.width, image.height, format, len(data))
 
-    def open(self, sha256: str) -> Image.Image:
-        """The stored image, upright and RGB. Raises NotFound when its file is gone, UnreadableImage when damaged."""
+    def open(self, sha256: str, crop: Crop | None = None) -> Image.Image:
+        """The stored image, upright and RGB, or a part of it.
+
+        Raises NotFound when its file is gone, UnreadableImage when damaged, InvalidCrop for a part that is not inside.
+        """
         try:
-            return decode(self.path(sha256), _STORED_LIMITS)
+            return decode(self.path(sha256), _STORED_LIMITS, crop)
         except FileNotFoundError as error:
             raise NotFound("The image's file is missing from the store. Send the image again.") from error
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -18,18 +18,19 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from indexer import gallery, holds
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, DatabaseUnavailable, GalleryError, StorageFull, UnknownCamera
+from indexer.filters import Scope, in_scope
 from indexer.gallery import Added, NewImage, NewItem
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
 from indexer.items import Entry, Problem
 from indexer.metadata import InvalidField, ItemMetadata, pointer_of
 from indexer.presence import Presence, is_gone
-from indexer.tables import Ingestion
+from indexer.tables import Image, Ingestion
 
 BATCH_ITEMS = 50  # one commit: progress shows, and a crash costs little
 BATCH_BYTES = 64 * 2**20
@@ -53,8 +54,13 @@ def ingest_one(
     *,
     limits: ImageLimits = DEFAULT_LIMITS,
     register_cameras: bool = False,
+    scope: Scope = None,
+    also: Callable[[Session, Added], object] = lambda session, added: None,
 ) -> Added:
-    """Add one image. Sending it again changes nothing and finds the same image.
+    """Add one image, as the act of `actor`. Sending it again changes nothing and finds the same image. Cameras outside
+    the scope are unknown.
+
+    `also` is what happens in the same transaction, or the image is not added either.
 
     Raises what `ImageStore.save` and `gallery.add_image` raise, InvalidField for a sha256 that does not fit, and
     DatabaseUnavailable; then nothing was added.
@@ -65,7 +71,9 @@ def ingest_one(
     item = _Saved(Entry(0, metadata=metadata, data=data), stored)
     try:
         with transaction(database.engine) as session:
-            return _add(session, store, item, limits, register_cameras)
+            added = _add(session, store, item, limits, register_cameras, scope)
+            also(session, added)
+            return added
     except DatabaseUnavailable:
         raise  # it may have been committed: the file stays
     except GalleryError:
@@ -84,15 +92,18 @@ def ingest_entries(
     limits: ImageLimits = DEFAULT_LIMITS,
     ingestion_id: UUID | None = None,
     presence: Presence | None = None,
+    scope: Scope = None,
+    observe: Callable[[Mapping[str, int]], object] = lambda states: None,
 ) -> UUID:
     """Add all entries of an archive or a folder, each with a line in the ledger; returns the ingestion's id.
 
     An item's fault rejects that item. A fault of the whole (the archive, a full disk) ends the ingestion as failed,
     with its sentence in the ledger; what came before stays, and sending the same again completes the rest.
-    `register_cameras` adds unknown cameras instead of rejecting their images. `progress` is called after each commit
-    with the number of items done so far. `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`;
-    if that is cancelled, nothing more is added. `presence` is this process's, if it has one. Raises DatabaseUnavailable
-    once the database stays away.
+    `register_cameras` adds unknown cameras instead of rejecting their images. After each commit `progress` is called
+    with the number of items done so far, and `observe` with how many of the last ones ended in which state.
+    `ingestion_id` is that of an ingestion made by `gallery.create_ingestion`; if that is cancelled, nothing more is
+    added. `presence` is this process's, if it has one. What lies outside the scope is as if it was not there: cameras
+    are unknown, images cannot be changed. Raises DatabaseUnavailable once the database stays away.
     """
     with ExitStack() as stack:
         if presence is None:
@@ -100,7 +111,7 @@ def ingest_entries(
         if ingestion_id is None:
             with transaction(database.engine) as session:
                 ingestion_id = gallery.create_ingestion(session, source, owner=presence.key)
-        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence)
+        intake = _Intake(database, store, limits, register_cameras, ingestion_id, presence, scope, observe)
         try:
             if intake.begin():
                 intake.take(entries, progress)
@@ -154,9 +165,12 @@ class _Intake:
         register_cameras: bool,
         ingestion_id: UUID,
         presence: Presence,
+        scope: Scope,
+        observe: Callable[[Mapping[str, int]], object],
     ) -> None:
         self.database, self.store, self.limits = database, store, limits
-        self.register_cameras = register_cameras
+        self.observe = observe
+        self.register_cameras, self.scope = register_cameras, scope
         self.ingestion_id, self.presence = ingestion_id, presence
         self.failure: GalleryError | None = None
         self._unplaced: list[str] = []  # files in the store whose images did not come to be added
@@ -171,7 +185,9 @@ class _Intake:
         with closing(self._saved(self._read(entries))) as saved:
             try:
                 for batch in _batches(saved):
-                    for sha256 in self._persist(partial(self._write, batch=batch)):
+                    refused, states = self._persist(partial(self._write, batch=batch))
+                    self.observe(states)
+                    for sha256 in refused:
                         _remove_unused(self.database, self.store, sha256)
                     done += len(batch)
                     if progress is not None:
@@ -214,18 +230,21 @@ class _Intake:
                     if save is not None and save.exception() is None:
                         self._unplaced.append(save.result().sha256)
 
-    def _write(self, session: Session, batch: list[_Saved]) -> list[str]:
-        """The images of a batch and their lines in the ledger. Returns the files whose image was refused."""
+    def _write(self, session: Session, batch: list[_Saved]) -> tuple[list[str], Counter[str]]:
+        """The images of a batch and their lines in the ledger.
+
+        Returns the files whose image was refused, and how many items ended in which state.
+        """
         if not gallery.take_ingestion(session, self.ingestion_id, self.presence.key):
             raise _Cancelled
         first = batch[0].entry.position
         written = gallery.ingestion_items(session, self.ingestion_id, after=first - 1, limit=1)
         if written and written[0].position == first:
-            return []  # committed, but the database went away before it could say so
+            return [], Counter()  # committed, but the database went away before it could say so
         # Two ingestions adding the same images in different order would wait for each other.
         session.execute(select(func.pg_advisory_xact_lock(BATCH_LOCK)))
         rejected, lines = [], []
-        at_once = _add_new(session, batch)
+        at_once = _add_new(session, batch, self.scope)
         for item in batch:
             outcome: Added | Problem
             if isinstance(item.outcome, Problem):
@@ -241,14 +260,14 @@ class _Intake:
                     outcome = Problem(error.code, str(error), pointer_of(error))
             lines.append(_line(item.entry, outcome))
         gallery.add_items(session, self.ingestion_id, lines)
-        return rejected
+        return rejected, Counter(line.state for line in lines)
 
     def _add_or_change(self, session: Session, item: _Saved, added: Added | None) -> Added:
         """`added` if it was added with the others of its batch."""
         if item.outcome is None:
-            return _change(session, item.entry, self.register_cameras)
+            return _change(session, item.entry, self.register_cameras, self.scope)
         if added is None:
-            return _add(session, self.store, item, self.limits, self.register_cameras)
+            return _add(session, self.store, item, self.limits, self.register_cameras, self.scope)
         _keep_file(self.store, item, self.limits)
         return added
 
@@ -298,12 +317,13 @@ def _line(entry: Entry, outcome: Added | Problem) -> NewItem:
     return line("duplicate" if outcome.duplicate else "accepted", image_id=outcome.image_id)
 
 
-def _add_new(session: Session, batch: list[_Saved]) -> dict[int, Added]:
+def _add_new(session: Session, batch: list[_Saved], scope: Scope) -> dict[int, Added]:
     """The images of a batch that nothing stands in the way of, by position, added with few statements.
 
     None of a batch that also changes images: there the order of the lines counts.
     """
     saved = [item for item in batch if isinstance(item.outcome, StoredImage)]
+    saved = [item for item in saved if (known := item.entry.metadata) and _is_within(scope, known.camera_id)]
     if any(item.outcome is None for item in batch):
         return {}
     ids = gallery.add_images(session, [_new_image(item) for item in saved])
@@ -315,9 +335,12 @@ def _add_new(session: Session, batch: list[_Saved]) -> dict[int, Added]:
 # --- one image ---------------------------------------------------------------------------------------------------
 
 
-def _add(session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool) -> Added:
+def _add(
+    session: Session, store: ImageStore, item: _Saved, limits: ImageLimits, register_cameras: bool, scope: Scope
+) -> Added:
     """The row of a saved image."""
     assert item.entry.metadata is not None
+    _refuse_beyond(scope, item.entry.metadata.camera_id)
     image = _new_image(item)
     added = _with_camera(session, item.entry.metadata, register_cameras, lambda: gallery.add_image(session, image))
     _keep_file(store, item, limits)
@@ -350,19 +373,36 @@ def _new_image(item: _Saved) -> NewImage:
     )
 
 
-def _change(session: Session, entry: Entry, register_cameras: bool) -> Added:
+def _change(session: Session, entry: Entry, register_cameras: bool, scope: Scope) -> Added:
     """What a line without a file says about an image that is there."""
     metadata = entry.metadata
     assert metadata is not None and metadata.external_id is not None
     changes = {name: getattr(metadata, name) for name in entry.changes}
     if "tags" in changes:
         changes["tags"] = list(metadata.tags)
+    if "camera_id" in changes:
+        _refuse_beyond(scope, metadata.camera_id)
 
     def change() -> Added:
-        holds.refuse_change(session, str(metadata.external_id), changes)
-        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256)
+        if gallery.is_storable([metadata.external_id, changes]):  # else no image is called so, or can become so
+            mine = and_(Image.external_id == metadata.external_id, *in_scope(scope))
+            holds.refuse_change(session, mine, changes)
+        return gallery.update_image(session, str(metadata.external_id), changes, metadata.sha256, scope)
 
     return _with_camera(session, metadata, register_cameras, change)
+
+
+def _refuse_beyond(scope: Scope, camera_id: str | None) -> None:
+    """Raise UnknownCamera for one outside the scope, and for none where there is a scope."""
+    if _is_within(scope, camera_id):
+        return
+    if camera_id is None:
+        raise UnknownCamera("The image names no camera, and only images of certain cameras may be added. Name its own.")
+    raise gallery.no_camera(camera_id)
+
+
+def _is_within(scope: Scope, camera_id: str | None) -> bool:
+    return scope is None or camera_id in scope
 
 
 def _with_camera(session: Session, metadata: ItemMetadata, register_cameras: bool, work: Callable[[], Added]) -> Added:

@@ -44,26 +44,28 @@ def entries_of(
 
 
 def append(journal: Path, entries: Iterable[JournalEntry]) -> None:
-    """Add entries and wait until they are on the disk. Any number of processes may do so at once.
+    """Add entries and wait until they are on the disk. Raises `StorageFull`; whoever wrote them writes them again."""
+    append_lines(journal, "".join(json.dumps(_as_json(entry), ensure_ascii=True) + "\n" for entry in entries))
 
-    A line that a crash cut short is taken off first: whoever wrote it writes it again. Raises `StorageFull`.
+
+def append_lines(path: Path, lines: str) -> None:
+    """Add whole lines and wait until they are on the disk. Any number of processes may do so at once.
+
+    A line that a crash cut short is taken off first. Raises `StorageFull`.
     """
-    lines = "".join(json.dumps(_as_json(entry), ensure_ascii=True) + "\n" for entry in entries)
     try:
-        new = not journal.exists()
-        with journal.open("ab+") as file:
+        new = not path.exists()
+        with path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.truncate(_whole_lines(file.fileno()))
             file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
         if new:
-            _sync_folder(journal.parent)
+            _sync_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(
-                "The disk of the erasure journal is full. Free some space; the erasure goes on."
-            ) from error
+            raise StorageFull(f"The disk of {path.name} is full. Free some space, then try again.") from error
         raise
 
 

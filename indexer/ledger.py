@@ -44,6 +44,7 @@ class IngestionRecord:
     error: str | None
     created_at: datetime
     finished_at: datetime | None
+    principal_id: UUID | None
     counts: ItemCounts
 
 
@@ -61,10 +62,21 @@ class ItemRecord:
     pointer: str | None
 
 
-def create_ingestion(session: Session, source: str, *, id: UUID | None = None, owner: int | None = None) -> UUID:
-    """Begin an ingestion; it is `receiving` until `finish_ingestion`. `owner` is the `Presence.key` of who reads it."""
+def create_ingestion(
+    session: Session,
+    source: str,
+    *,
+    id: UUID | None = None,
+    owner: int | None = None,
+    principal_id: UUID | None = None,
+) -> UUID:
+    """Begin an ingestion; it is `receiving` until `finish_ingestion`.
+
+    `owner` is the `Presence.key` of the process that reads it, `principal_id` the user or the API key that sent it.
+    """
     id = id or new_id()
-    session.execute(insert(Ingestion).values(id=id, source=source, state="receiving", owner=owner))
+    values = {"id": id, "source": source, "state": "receiving", "owner": owner, "principal_id": principal_id}
+    session.execute(insert(Ingestion).values(values))
     return id
 
 

@@ -42,6 +42,18 @@ PORT = 5432  # only part of the socket's name; no network port is opened
 USER = "person_search"
 SOCKET_PATH_MAX = 100  # the kernel's limit is 107 bytes
 
+# Its log tells of starts, ends and crashes. Errors go to the client that caused them and nowhere else: their messages
+# and details quote values, and values are names of people and what was searched for.
+DISCREET = {
+    "log_min_messages": "log",  # in the server's order of severity: not warnings and errors, but fatal and panic
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
+
 # Runs between fork and exec of the server, as a program of its own: code run in a forked child of a process with many
 # threads may wait for ever for a lock one of them held. Arguments: parent's pid, uid (or -1), gid, command...
 _LAUNCHER = """\
@@ -64,7 +76,8 @@ class EmbeddedPostgres:
         self.root = root.resolve()
         self.data = self.root / "data"
         self.socket_dir = _socket_dir(self.root)
-        self.options = {"listen_addresses": "", "unix_socket_permissions": "0700", "jit": "off", **(options or {})}
+        fixed = {"listen_addresses": "", "unix_socket_permissions": "0700", "jit": "off", **DISCREET}
+        self.options = {**fixed, **(options or {})}
         self._bin = bin
         self._lock: int | None = None  # file descriptor of the folder's lock while this process is the owner
         self._server: _Server | None = None

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,7 @@ from indexer.database import Database, database_errors
 from indexer.errors import DatabaseUnavailable
 
 PRESENCE_LOCK = 7_305_812  # first of two keys, the second is the process's
+WORKER_LOCK = 7_305_813  # the same for workers, who own nothing by it: they only show that they are there
 CHECK_SECONDS = 2.0  # how soon the lock is taken again after the database was away
 
 log = structlog.get_logger(__name__)
@@ -32,7 +33,8 @@ class Presence:
     somebody may believe the process gone, so what is written about its work has to put right what they wrote.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lock: int = PRESENCE_LOCK) -> None:
+        self._lock = lock
         self.key = 1 + secrets.randbelow(2**31 - 1)
         self._database = database
         self._connection: Connection | None = None
@@ -63,7 +65,7 @@ class Presence:
                     return
                 opened = self._database.engine.connect()
                 self._connection = opened.execution_options(isolation_level="AUTOCOMMIT")
-                self._connection.execute(select(func.pg_advisory_lock_shared(PRESENCE_LOCK, self.key)))
+                self._connection.execute(select(func.pg_advisory_lock_shared(self._lock, self.key)))
         except DatabaseUnavailable:
             self._drop()
             raise
@@ -86,3 +88,15 @@ class Presence:
 def is_gone(session: Session, key: int | None) -> bool:
     """Whether the process of this key has ended; None is a process that never said it was there."""
     return key is None or bool(session.scalar(select(func.pg_try_advisory_xact_lock(PRESENCE_LOCK, key))))
+
+
+_PRESENT = text("""
+    SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = :lock AND objsubid = 2 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+
+
+def present(session: Session, lock: int = PRESENCE_LOCK) -> int:
+    """How many processes show that they are there."""
+    return int(session.scalar(_PRESENT, {"lock": lock}) or 0)

@@ -76,15 +76,22 @@ class Replica(Generic[E]):
     """
 
     def __init__(
-        self, database: Database, encoder: E, spec: str = "flat", snapshots: Path | None = None, keep_free: int = 0
+        self,
+        database: Database,
+        encoder: E,
+        spec: str = "flat",
+        snapshots: Path | None = None,
+        keep_free: int = 0,
+        scratch: Path | None = None,
     ) -> None:
         """Empty until `load`. Raises `InvalidSettings` for an index `spec` that does not exist.
 
         `snapshots` is the folder where the index is kept from one start to the next, None for nowhere; it is not
-        written where less than `keep_free` bytes of disk would be left.
+        written where less than `keep_free` bytes of disk would be left. `scratch` is the folder on whose disk a
+        compressed index has its vectors, None for where temporary files are.
         """
         self._database = database
-        self._spec = spec
+        self._spec, self._scratch = spec, scratch
         self._snapshots, self._keep_free = snapshots, keep_free
         self._files: WeakKeyDictionary[Block, BlockFile] = WeakKeyDictionary()
         self._saved: tuple[str, int, int] | None = None  # what is on the disk: checkpoint, seq, mended
@@ -94,7 +101,7 @@ class Replica(Generic[E]):
         self._threads: list[threading.Thread] = []
         self.gap = Gap()
         self.mended = 0
-        self.state = Live(encoder.checkpoint_id, encoder, VectorIndex(encoder.dim, spec), seq=0)
+        self.state = Live(encoder.checkpoint_id, encoder, VectorIndex(encoder.dim, spec, scratch), seq=0)
 
     # --- loading
 
@@ -125,7 +132,7 @@ class Replica(Generic[E]):
         return live
 
     def _from_database(self, encoder: E) -> tuple[Live[E], int]:
-        index = VectorIndex(encoder.dim, self._spec)
+        index = VectorIndex(encoder.dim, self._spec, self._scratch)
         with transaction(self._database.engine) as session:
             snapshot = gallery.snapshot(session, encoder.checkpoint_id)
             for rows, vectors in snapshot.chunks:
@@ -139,7 +146,7 @@ class Replica(Generic[E]):
         """
         if self._snapshots is None:
             return None
-        id, index = encoder.checkpoint_id, VectorIndex(encoder.dim, self._spec)
+        id, index = encoder.checkpoint_id, VectorIndex(encoder.dim, self._spec, self._scratch)
         held: list[tuple[Rows, Digests]] = []
         with snapshots.opened(snapshots.folder_of(self._snapshots, id), id, encoder.dim, self._spec) as saved:
             if saved is None:
@@ -180,7 +187,7 @@ class Replica(Generic[E]):
         Until then the old one answers and goes on following; searches that took it finish with it. Raises what `load`
         raises; the old one stays then.
         """
-        beside = Replica(self._database, encoder, self._spec, self._snapshots, self._keep_free)
+        beside = Replica(self._database, encoder, self._spec, self._snapshots, self._keep_free, self._scratch)
         beside.load()
         beside.refresh()  # what came while it was loading
         with self._updating:  # an erasure finds the rows gone from the old index, or waits and looks into the new one

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, aliased
 
-from indexer import gallery, idempotency, traces
+from indexer import gallery, idempotency, searches
 from indexer.database import transaction
 from indexer.erasure import Eraser, only_one
 from indexer.errors import NotFound, UnderLegalHold, UnknownCamera
@@ -103,7 +103,7 @@ def sweep(eraser: Eraser, grace_seconds: float, stopping: Callable[[], bool] = l
                 break
             swept.erased += erased
         with transaction(eraser.database.engine) as session:
-            swept.searches = traces.forget_expired_searches(session)
+            swept.searches = searches.forget_expired(session)
             idempotency.forget_expired(session)
         swept.orphans = remove_orphans(eraser, grace_seconds, stopping)
         eraser.store.remove_leftovers()

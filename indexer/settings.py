@@ -19,6 +19,8 @@ from indexer.errors import InvalidSettings
 PREFIX = "PERSON_SEARCH_"
 SECRETS_DIR = Path("/run/secrets")
 
+OF_CLIENTS = {PREFIX + "API_KEY"}  # read by the command line alone, but perhaps set where a service is started, too
+
 MiB = 1024**2
 GiB = 1024**3
 
@@ -33,16 +35,18 @@ class GallerySettings(BaseSettings):
     postgres_bin: Path | None = Field(None, description="folder of initdb and postgres for the embedded database")
     database_wait_seconds: float = Field(60, gt=0, description="how long a start waits for the database")
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`cuda` never silently becomes the CPU")
     checkpoint: Path | None = Field(None, description="file a new gallery begins with; empty: the one shipped")
-    index: str = Field("flat", description="the kind of vector index")
+    index: str = Field(
+        "flat", description="flat: exact, all in memory; compressed: a quarter of the memory, on disk else"
+    )
     index_snapshot_seconds: float = Field(60, ge=0, description="how often a changed index goes to disk; 0: never")
     index_check_seconds: float = Field(60, gt=0, description="how often the index is compared with the database")
 
-    max_image_bytes: int = Field(20 * MiB, gt=0)
-    max_image_pixels: int = Field(40_000_000, gt=0)
+    max_image_bytes: int = Field(20 * MiB, gt=0, description="of one image file")
+    max_image_pixels: int = Field(40_000_000, gt=0, description="width times height")
     min_image_side: int = Field(8, gt=0, description="pixels; a shorter side shows nobody")
-    archive_max_entries: int = Field(100_000, gt=0)
+    archive_max_entries: int = Field(100_000, gt=0, description="images of one delivery")
     archive_max_total_bytes: int = Field(20 * GiB, gt=0, description="of all files of an archive, unpacked")
     archive_max_ratio: int = Field(200, gt=0, description="unpacked bytes per packed byte")
     archive_max_depth: int = Field(32, gt=0, description="folders above a file")
@@ -53,10 +57,10 @@ class GallerySettings(BaseSettings):
     rank1_drop: float = Field(0.02, ge=0, le=1, description="the gate refuses when labelled Rank-1 falls by more")
 
     lease_seconds: float = Field(60, gt=0, le=3600, description="how long a worker may be silent about its images")
-    batch_size: int = Field(32, gt=0)
-    decode_threads: int = Field(2, gt=0)
+    batch_size: int = Field(32, gt=0, description="images, or texts, that are embedded together")
+    decode_threads: int = Field(2, gt=0, description="of a worker, that open images while others are embedded")
     max_attempts: int = Field(4, gt=0, description="how often an image may take its worker down before it is given up")
-    poll_seconds: float = Field(0.5, gt=0)
+    poll_seconds: float = Field(0.5, gt=0, description="how often worker and index ask for what is new")
 
     @classmethod
     def settings_customise_sources(
@@ -79,7 +83,9 @@ def refuse_unknown_variables(settings_class: type[BaseSettings]) -> None:
     given = list(os.environ)
     if SECRETS_DIR.is_dir():
         given += [path.name for path in SECRETS_DIR.iterdir()]
-    unknown = sorted({name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known})
+    unknown = sorted(
+        {name for name in given if name.upper().startswith(PREFIX) and name.upper() not in known | OF_CLIENTS}
+    )
     if not unknown:
         return
     sentences = []

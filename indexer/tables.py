@@ -218,6 +218,7 @@ class Ingestion(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     owner: Mapped[int | None]  # the key of its lock, see presence.py
+    principal_id: Mapped[UUID | None]  # the user or the API key that sent it
 
 
 class IngestionItem(Base):
@@ -250,17 +251,10 @@ class IdempotencyKey(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class Search(Base):
-    """A search and its ranking, frozen so that its pages stay what they were."""
-
-    __tablename__ = "search"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    request: Mapped[dict[str, Any]]
-    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoint.id"))
-    results: Mapped[list[dict[str, Any]]]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime] = mapped_column(index=True)
-
-
-from indexer import governance_tables  # noqa: E402, F401  (its tables are part of the metadata, too)
+from indexer import (  # noqa: E402  (their tables are part of the metadata, too)
+    access_tables,  # noqa: F401
+    audit_tables,  # noqa: F401
+    case_tables,  # noqa: F401
+    governance_tables,  # noqa: F401
+    search_tables,  # noqa: F401
+)

@@ -38,6 +38,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from indexer import audit, case_traces, searches
 from indexer.embeddings import lock_changes
 from indexer.errors import ReasonNamesPerson
 from indexer.filters import ImageFilter, conditions
@@ -158,8 +159,10 @@ def decide(
     _refuse_names(session, reason, images, names)
     session.execute(insert(Erasure).values(id=id, reason=reason, selection=selection))
     chosen = select(literal(id, Uuid()), Image.id, Image.row).where(*images)
-    decided = _changed(session, insert(ErasedImage).from_select(["erasure_id", "image_id", "image_row"], chosen))
+    remember = insert(ErasedImage).from_select(["erasure_id", "image_id", "image_row"], chosen)
+    decided = _changed(session, remember.execution_options(preserve_rowcount=True))
     counts = Counter(images=0, **_forget_names(session, names, values=names, files=[]))
+    counts["audit_reasons"] = audit.forget_reasons(session, _words(names))
     _add_counts(session, id, counts)
     return decided
 
@@ -229,6 +232,7 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     files = [file for file in session.scalars(lines.distinct()) if file is not None]
     counts["ledger_lines"] = _changed(session, _blank(IngestionItem.image_id == any_(_array(ids, Uuid()))))
 
+    counts += case_traces.forget_images(session, ids)
     session.execute(delete(Image).where(Image.row == any_(_array(rows, BigInteger()))))  # and its embeddings with it
     session.execute(
         insert(RemovedImage).from_select(
@@ -243,8 +247,9 @@ def erase_batch(session: Session, id: UUID, limit: int) -> int:
     names += _unused(session, Image.track_id, {image.track_id for image in found})
     values = [*names, *map(str, ids), *_unused(session, Image.sha256, {image.sha256 for image in found})]
     counts += _forget_names(session, names, values, files)
-    counts["rankings"] = forget_rows(session, rows)
+    counts["rankings"] = searches.forget_rows(session, rows)
     counts["gate_reports"] = _changed(session, _FORGET_REPORTS, {"images": list(map(str, ids))})
+    counts["audit_reasons"] = audit.forget_reasons(session, _words(names))  # the last: from here the audit waits for us
     _add_counts(session, id, counts)
     return len(found)
 
@@ -262,8 +267,8 @@ def _blank(*where: ColumnElement[bool]) -> Executable:
 
 
 def _forget_names(session: Session, names: Sequence[str], values: Sequence[str], files: Sequence[str]) -> Counter[str]:
-    """Blank what else bears these names: lines of the ledger without an image, searches that asked for them, what an
-    ingestion says of its source and its end, and keys of requests.
+    """Blank what else bears these names: lines of the ledger without an image, searches that asked for them, saved or
+    not, what an ingestion says of its source and its end, and keys of requests.
 
     `values` are looked for as whole values within the request of a search and as keys, the longer `names` within the
     text of searches, ingestions and keys as well.
@@ -277,24 +282,22 @@ def _forget_names(session: Session, names: Sequence[str], values: Sequence[str],
             IngestionItem.file == any_(_array([*names, *files], Text())),
         ),
     )
-    words = [name.lower() for name in names if len(name) >= SHORTEST_NAME]
-    told = {"words": [*words, *(file.lower() for file in files if len(file) >= SHORTEST_NAME)]}
-    return Counter(
+    words = _words(names)
+    told = {"words": [*words, *_words(files)]}
+    asked_for, saved = searches.forget_names(session, values, words)
+    return case_traces.forget_names(session, values, words) + Counter(
         ledger_lines=_changed(session, _blank(lone)),
-        searches=_changed(session, _FORGET_SEARCHES, {"values": list(values), "words": words}),
+        searches=asked_for,
+        saved_searches=saved,
         ingestions=_changed(session, _FORGET_INGESTIONS, told),
         request_keys=_changed(session, _FORGET_KEYS, {"values": list(values), "words": words}),
     )
 
 
-# An emptied search is an expired one: its address answers 410, its text is gone.
-_FORGET_SEARCHES = text("""
-    UPDATE search SET request = '{}', results = '[]', expires_at = least(expires_at, now()) - interval '1 day'
-    WHERE request <> '{}' AND (
-        EXISTS (SELECT FROM jsonb_path_query(request, 'strict $.**') AS part
-                WHERE jsonb_typeof(part) = 'string' AND part #>> '{}' = ANY(:values))
-        OR EXISTS (SELECT FROM unnest(:words) AS word WHERE strpos(lower(request #>> '{asked,query,text}'), word) > 0))
-""").bindparams(bindparam("values", type_=ARRAY(Text)), bindparam("words", type_=ARRAY(Text)))
+def _words(names: Iterable[str]) -> list[str]:
+    """Names that are long enough to be looked for within free text."""
+    return [name.lower() for name in names if len(name) >= SHORTEST_NAME]
+
 
 # A source is the path of a manifest, an error may name the file at which an archive was given up.
 _FORGET_INGESTIONS = text("""
@@ -322,15 +325,6 @@ _FORGET_REPORTS = text("""
         SELECT FROM jsonb_array_elements(detail -> 'missing_images') AS image WHERE image ->> 'image_id' = ANY(:images))
 """).bindparams(bindparam("images", type_=ARRAY(Text)))
 
-# The place in the ranking stays, so that ranks and pages do; row 0 is no image's.
-_FORGET_ROWS = text("""
-    UPDATE search SET results = (
-        SELECT jsonb_agg(CASE WHEN (result ->> 'row')::bigint = ANY(:rows)
-                         THEN '{"row": 0, "similarity": null, "band": null}'::jsonb ELSE result END ORDER BY place)
-        FROM jsonb_array_elements(results) WITH ORDINALITY AS entry (result, place))
-    WHERE EXISTS (SELECT FROM jsonb_array_elements(results) AS result WHERE (result ->> 'row')::bigint = ANY(:rows))
-""").bindparams(bindparam("rows", type_=ARRAY(BigInteger)))
-
 
 def forget_lone_names(session: Session) -> None:
     """Blank every name that belongs to no image here, whoever it is: lines of the ledger, what ingestions say, searches
@@ -343,27 +337,8 @@ def forget_lone_names(session: Session) -> None:
             " error = CASE WHEN error IS NOT NULL THEN 'It may have named somebody who was erased.' END"
         )
     )
-    session.execute(
-        text(
-            "UPDATE search SET request = '{}', results = '[]', expires_at = least(expires_at, now()) - interval '1 day'"
-            " WHERE request <> '{}'"
-        )
-    )
+    searches.forget_all(session)
     session.execute(text("DELETE FROM idempotency_key"))
-
-
-def forget_rows(session: Session, rows: Sequence[int]) -> int:
-    """Take images out of the frozen rankings; returns how many rankings had one."""
-    return _changed(session, _FORGET_ROWS, {"rows": list(rows)})
-
-
-def forget_expired_searches(session: Session) -> int:
-    """Empty searches that can no longer be read; returns how many."""
-    expired = text(
-        "UPDATE search SET request = '{}', results = '[]'"
-        " WHERE expires_at < now() - interval '1 hour' AND request <> '{}'"
-    )
-    return _changed(session, expired)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -399,10 +374,6 @@ def remains(session: Session, id: UUID) -> Counter[str]:
     """What the database still has of an erasure's images, by table; empty when it is complete."""
     erased = select(ErasedImage.image_id).where(ErasedImage.erasure_id == id)
     rows = select(ErasedImage.image_row).where(ErasedImage.erasure_id == id)
-    frozen = text(
-        "SELECT count(*) FROM search, jsonb_array_elements(results) AS result, erased_image"
-        " WHERE erasure_id = :id AND image_row = (result ->> 'row')::bigint"
-    )
     reported = text(
         "SELECT count(*) FROM checkpoint_event, jsonb_array_elements(detail -> 'missing_images') AS image, erased_image"
         " WHERE kind = 'gate' AND erasure_id = :id AND image_id::text = image ->> 'image_id'"
@@ -412,8 +383,9 @@ def remains(session: Session, id: UUID) -> Counter[str]:
         embedding=session.scalar(select(func.count()).where(Embedding.image_row.in_(rows))) or 0,
         ingestion_item=session.scalar(select(func.count()).where(IngestionItem.image_id.in_(erased))) or 0,
         erasure_file=session.scalar(select(func.count()).where(ErasureFile.erasure_id == id)) or 0,
-        search=session.scalar(frozen, {"id": id}) or 0,
+        search=searches.rankings_with(session, [row for row in session.scalars(rows) if row is not None]),
         checkpoint_event=session.scalar(reported, {"id": id}) or 0,
+        **case_traces.remains(session, id),
     )
 
 

@@ -62,6 +62,18 @@ class EncoderLike(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """What became of a batch, in numbers of images."""
+
+    encoder: EncoderLike
+    images: int  # that were given to the encoder
+    embedded: int
+    late: int  # the lease ran out and others have done it
+    failed: int
+    postponed: int
+
+
 def run(
     database: Database,
     store: ImageStore,
@@ -71,21 +83,22 @@ def run(
     once: bool = False,
     *,
     load: Callable[[str], EncoderLike] | None = None,
+    observe: Callable[[Embedded], object] = lambda batch: None,
 ) -> None:
     """Embed images until `stop` is set; with `once`, until there is nothing left to claim.
 
     `encoder` is of the checkpoint this worker was started with, if of a certain one. `load` gives the encoder of any
-    other checkpoint the gallery wants; without it only that of `encoder` is served. Once `stop` is set the batch in the
-    encoder is finished, everything else handed back. A database that goes away is waited for. Raises WrongCheckpoint if
-    the gallery does not want this encoder's checkpoint, and what the encoder raises when it no longer embeds any image
-    at all.
+    other checkpoint the gallery wants; without it only that of `encoder` is served. `observe` is told of every batch.
+    Once `stop` is set the batch in the encoder is finished, everything else handed back. A database that goes away is
+    waited for. Raises WrongCheckpoint if the gallery does not want this encoder's checkpoint, and what the encoder
+    raises when it no longer embeds any image at all.
     """
     assert encoder is not None or load is not None
     with (
         _Leases(database, settings.lease_seconds) as leases,
         ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode") as decoders,
     ):
-        worker = _Worker(database, store, encoder, load, settings, stop, leases, decoders)
+        worker = _Worker(database, store, encoder, load, settings, stop, leases, decoders, observe)
         store.remove_leftovers()
         log.info("worker_started", checkpoint=encoder.checkpoint_id if encoder is not None else "any")
         try:
@@ -173,8 +186,10 @@ class _Worker:
         stop: threading.Event,
         leases: _Leases,
         decoders: ThreadPoolExecutor,
+        observe: Callable[[Embedded], object],
     ) -> None:
         self.database, self.store, self.settings, self.stop = database, store, settings, stop
+        self.observe = observe
         self.leases, self.decoders = leases, decoders
         self.own = encoder
         self.encoders = _Encoders(encoder, load)
@@ -293,13 +308,22 @@ class _Worker:
         if len(outcome.rows) + len(outcome.failures) + len(outcome.retries) < len(batch.claim.items):
             self._release(batch.encoder.checkpoint_id, batch.claim.token)  # stopped in between: the rest is for others
         self.leases.drop(batch.claim.token)
+        done = Embedded(
+            batch.encoder,
+            images=len(decoded),
+            embedded=recorded,
+            late=len(outcome.rows) - recorded,
+            failed=len(outcome.failures),
+            postponed=len(outcome.retries),
+        )
+        self.observe(done)
         log.info(
             "images_embedded",
             checkpoint=batch.encoder.checkpoint_id,
-            images=recorded,
-            late=len(outcome.rows) - recorded,  # the lease ran out and others have done it
-            failed=len(outcome.failures),
-            postponed=len(outcome.retries),
+            images=done.embedded,
+            late=done.late,
+            failed=done.failed,
+            postponed=done.postponed,
             decode_wait_ms=round(1000 * waited),
             embed_ms=round(1000 * embedding),
         )

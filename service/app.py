@@ -1,7 +1,4 @@
-"""`create_app`: the service put together. It opens what a request needs, in order, and closes it in reverse.
-
-There is no authentication yet: settings refuse any address but loopback unless told otherwise.
-"""
+"""`create_app`: the service put together. It opens what a request needs, in order, and closes it in reverse."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from indexer import journal, snapshots
+from indexer import audit_anchors, journal, snapshots
 from indexer.database import Database, open_database, transaction
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
@@ -23,30 +20,51 @@ from indexer.intake import recover_interrupted
 from indexer.replica import Replica
 from indexer.settings import refuse_unknown_variables
 from indexer.succession import Succession
+from service.access import Access
+from service.admission import Admission
+from service.batching import BatchingEncoder
 from service.context import Context, QueryEncoder
 from service.edge import Edge
 from service.encoders import CheckpointFiles, EncoderFiles
 from service.errors import Refusal, install_error_handlers
 from service.intake_queue import IntakeQueue
 from service.logs import configure_logs
+from service.metrics import ServiceMetrics
 from service.openapi import describe
+from service.operations import ReadinessProbe
 from service.routes import (
+    api_keys,
+    audit,
     cameras,
+    case_exports,
+    cases,
     checkpoints,
     erasures,
+    explanations,
+    facets,
     holds,
+    image_changes,
     images,
     ingestions,
     operations,
     retention,
+    saved_searches,
     searches,
+    session,
+    setup,
+    users,
+    verdicts,
 )
 from service.settings import ServiceSettings
 from service.sweeper import Sweeper
 from service.upgrades import open_active
 
 PAGE = Path(__file__).parent / "page"
-ROUTES = (searches, images, ingestions, cameras, checkpoints, erasures, holds, retention, operations)
+ROUTES = (
+    *(searches, explanations, saved_searches, facets, images, image_changes, ingestions, cameras, checkpoints),
+    *(erasures, holds, retention, cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
+)
+KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "token", "access_token"})
 
 
 def create_app(
@@ -55,21 +73,26 @@ def create_app(
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
     files: EncoderFiles | None = None,
-    context: Context | None = None,
+    opened_elsewhere: bool = False,
 ) -> FastAPI:
     """The ASGI application. Nothing is opened before it starts.
 
-    `encoder`, `database` and `files` replace the checkpoint, the database and the checkpoint files of the settings,
-    `context` all that would be opened; who passes them closes them.
+    `encoder`, `database` and `files` replace the checkpoint, the database and the checkpoint files of the settings; who
+    passes them closes them. With `opened_elsewhere` the application opens nothing: it answers that it is starting until
+    somebody sets `app.state.context`.
     """
     configure_logs(settings.log_level)
+    metrics = ServiceMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if opened_elsewhere:
+            yield
+            return
         stack = ExitStack()
         try:
-            app.state.context = context or await run_in_threadpool(
-                open_context, stack, settings, encoder, database, files
+            app.state.context = await run_in_threadpool(
+                open_context, stack, settings, encoder, database, files, metrics
             )
             yield
         finally:
@@ -84,13 +107,17 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.metrics = metrics
+    app.state.context = None  # until it is open
+    app.state.stopping = False
+    app.state.readiness = ReadinessProbe(settings.readiness_seconds)
     routers = [routes.router for routes in ROUTES]
     for router in routers:
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
     app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(app, routers)
-    app.add_middleware(Edge, allowed_hosts=settings.answers_for)
+    app.add_middleware(Edge, allowed_hosts=settings.answers_for, metrics=metrics)
     describe(app, routers)
     return app
 
@@ -101,25 +128,32 @@ def open_context(
     encoder: QueryEncoder | None = None,
     database: Database | None = None,
     files: EncoderFiles | None = None,
+    metrics: ServiceMetrics | None = None,
 ) -> Context:
     """Open the parts of the service, each of them closed by `stack`."""
+    metrics = metrics or ServiceMetrics()
+
+    def batching(encoder: QueryEncoder) -> QueryEncoder:
+        return BatchingEncoder(encoder, settings.batch_size, metrics.embedded_texts)
+
     refuse_unknown_variables(ServiceSettings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if database is None:
         database = stack.enter_context(open_database(settings))
     files = files or CheckpointFiles(settings)
-    encoder = open_active(database, settings, files, encoder)
+    encoder = batching(open_active(database, settings, files, encoder))
+    audit_anchors.drop(database, settings.data_dir / audit_anchors.NAME)
     with transaction(database.engine) as session:
         recover_interrupted(session)
     on_disk = settings.data_dir / snapshots.FOLDER
     if not settings.index_snapshot_seconds and on_disk.exists():
         shutil.rmtree(on_disk)  # nobody would remove from it what is erased from here on
     kept = on_disk if settings.index_snapshot_seconds else None
-    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes)
+    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes, settings.data_dir)
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)
-    succession = Succession(database, replica, files.load)
+    succession = Succession(database, replica, lambda id: batching(files.load(id)))
     succession.start(settings.poll_seconds)
     stack.callback(succession.stop)
     store = ImageStore(settings.data_dir / "images")
@@ -130,17 +164,29 @@ def open_context(
     sweeper = Sweeper(eraser, settings)
     sweeper.start()
     stack.callback(sweeper.stop)
-    intake = IntakeQueue(database, store, settings)
+    intake = IntakeQueue(database, store, settings, metrics.ingested)
     intake.start()
     stack.callback(intake.stop)
-    return Context(settings, database, store, replica, succession, files, intake, eraser)
+    access = Access(database, settings)
+    admission = Admission(settings.search_slots, settings.search_queue, settings.request_deadline_seconds)
+    parts = (settings, database, store, replica, succession, files, intake, eraser, access)
+    context = Context(*parts, metrics=metrics, admission=admission)
+    stack.enter_context(metrics.watch(context))
+    return context
 
 
 def refuse_unknown_parameters(request: Request) -> None:
-    """A mistyped query parameter must fail, not be ignored."""
+    """A mistyped query parameter must fail, not be ignored; a key in the address must not even be tried."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     for name in request.query_params:
         if name not in known:
+            if name.lower() in KEY_PARAMETERS:
+                raise Refusal(
+                    "key_in_url",
+                    "A key never goes into the address, where logs and browsers keep it. Send it as "
+                    "`Authorization: Bearer ...`, and revoke this one: somebody may have read it.",
+                    name,
+                )
             accepted = f"accepted are {', '.join(sorted(known))}" if known else "this call has none"
             raise Refusal("invalid_request", f"There is no parameter {name!r} here; {accepted}.", name)
 

@@ -1,6 +1,6 @@
 """`person-search`: every job from the command line, one function a command.
 
-Commands that search or add images speak to a running service over its API (service/client.py); `serve` and
+Commands that search or add images speak to a running service over its API (service/client); `serve` and
 `worker` are the two long-running processes; `train`, `evaluate` and `synth` need no service. Heavy imports stay
 inside the commands, so that `--help` is instant.
 """
@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import sys
-import threading
-from contextlib import ExitStack
-from datetime import datetime
+import os
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.access_cli import key_app, user_app
+from service.audit_cli import audit_app
 from service.checkpoint_cli import checkpoint_app
+from service.config_cli import config_app
 from service.governance_cli import backup_app, erase
+from service.search_cli import search
 
 app = typer.Typer(
     name="person-search",
@@ -33,11 +32,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-config_app = typer.Typer(help="Settings of the service and the worker.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
+app.command()(search)
 app.command()(erase)
 app.add_typer(backup_app, name="backup")
+app.add_typer(user_app, name="user")
+app.add_typer(key_app, name="api-key")
+app.add_typer(audit_app, name="audit")
+
+if TYPE_CHECKING:
+    from service.schemas import IngestionItem
+
+NOT_ADDED: tuple[Literal["rejected", "failed"], ...] = ("rejected", "failed")
 
 console = Console()
 errors = Console(stderr=True)
@@ -65,18 +72,20 @@ PREFIX = "PERSON_SEARCH_"
 
 def main() -> None:
     """Run the command line; an error meant for the user is one sentence on stderr and exit status 1."""
-    from pydantic import ValidationError
-
-    from indexer.errors import GalleryError
-    from model.errors import ModelError
-    from service.client import ServiceError
-
     try:
         app()
-    except (GalleryError, ModelError, ServiceError) as error:
-        _fail(str(error))
-    except ValidationError as error:
-        _fail(" ".join(_sentence(e["loc"], e["msg"]) for e in error.errors()))
+    except Exception as error:
+        from pydantic import ValidationError
+
+        from indexer.errors import GalleryError
+        from model.errors import ModelError
+        from service.client import ServiceError
+
+        if isinstance(error, ValidationError):
+            _fail(" ".join(_sentence(e["loc"], e["msg"]) for e in error.errors()))
+        if isinstance(error, GalleryError | ModelError | ServiceError):
+            _fail(str(error))
+        raise
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
@@ -87,6 +96,21 @@ def _sentence(location: tuple[int | str, ...], message: str) -> str:
 def _fail(sentence: str) -> NoReturn:
     errors.print(f"[bold red]error:[/] {sentence}", highlight=False, soft_wrap=True)
     raise SystemExit(1)
+
+
+@app.callback()
+def common(
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the API key to show to the service; else PERSON_SEARCH_API_KEY is, if it is set."),
+    ] = None,
+) -> None:
+    """Find a person in camera images from a description, a photo, or both."""
+    if api_key_file is not None:
+        try:
+            os.environ[f"{PREFIX}API_KEY"] = api_key_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            _fail(f"The API key cannot be read from {api_key_file} ({type(error).__name__}). Check the path.")
 
 
 # -- running the system ----------------------------------------------------------------------------------------------
@@ -112,32 +136,13 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
 ) -> None:
     """Serve the API and the page."""
-    import uvicorn
-
     from indexer.settings import refuse_unknown_variables
-    from service.app import create_app, open_context
-    from service.logs import configure_logs
+    from service import serving
     from service.settings import ServiceSettings
 
     refuse_unknown_variables(ServiceSettings)
     overrides: dict[str, Any] = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
-    settings = ServiceSettings(**overrides)
-    configure_logs(settings.log_level)
-    # uvicorn gives the signal that ended it back to this process, which must still close what it opened.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    with ExitStack() as stack:
-        # Opened here and not in the application's own start, so that what cannot be opened is one sentence.
-        context = open_context(stack, settings)
-        uvicorn.run(
-            create_app(settings, context=context),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,  # longer than proxies and clients keep theirs: who closes first resets nobody
-            timeout_graceful_shutdown=10,
-        )
+    serving.serve(ServiceSettings(**overrides))
 
 
 @app.command()
@@ -147,30 +152,12 @@ def worker() -> None:
     Serves every checkpoint the gallery wants. With PERSON_SEARCH_CHECKPOINT it starts with that one, or not at all if
     the gallery does not want it.
     """
-    from indexer.database import open_database
-    from indexer.images import ImageStore
     from indexer.settings import refuse_unknown_variables
-    from indexer.worker import run
-    from model.encoder import Encoder  # takes seconds: now rather than when there is work
-    from service.encoders import CheckpointFiles
-    from service.logs import configure_logs
+    from service import serving
     from service.settings import ServiceSettings
 
-    stop = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
     refuse_unknown_variables(ServiceSettings)
-    settings = ServiceSettings()
-    configure_logs(settings.log_level)
-    chosen = settings.checkpoint
-    own = None if chosen is None else Encoder(chosen, settings.device, settings.batch_size)
-    with open_database(settings) as database:
-        store = ImageStore(settings.data_dir / "images")
-        run(database, store, own, settings, stop, load=CheckpointFiles(settings).load)
+    serving.work(ServiceSettings())
 
 
 # -- using it --------------------------------------------------------------------------------------------------------
@@ -202,15 +189,15 @@ def ingest(
         else:
             with open_upload(Path(source), camera) as upload:
                 ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras)
-        state = follow_with_progress(client, ingestion["id"], console)
-        bad = [row for kind in ("rejected", "failed") for row in client.items(ingestion["id"], kind)]
+        state = follow_with_progress(client, ingestion.id, console)
+        bad = [row for kind in NOT_ADDED for row in client.items(ingestion.id, kind)]
     _report(bad, rejected)
-    if state["error"]:
-        _fail(state["error"])
+    if state.error:
+        _fail(state.error)
     raise typer.Exit(1 if bad else 0)
 
 
-def _report(bad: list[dict[str, Any]], rejected: Path | None) -> None:
+def _report(bad: list[IngestionItem], rejected: Path | None) -> None:
     """The rows that were not added: all of them to a CSV file, or the first ones as a table."""
     if rejected is not None:
         with rejected.open("w", newline="") as out:
@@ -218,69 +205,14 @@ def _report(bad: list[dict[str, Any]], rejected: Path | None) -> None:
                 out, ["position", "external_id", "file", "state", "code", "reason"], extrasaction="ignore"
             )
             writer.writeheader()
-            writer.writerows(bad)
+            writer.writerows(row.model_dump() for row in bad)
     elif bad:
         table = Table("line", "file", "reason", title="Not added", title_justify="left")
         for row in bad[:20]:
-            table.add_row(str(row["position"]), row["file"] or "", row["reason"] or "")
+            table.add_row(str(row.position), row.file or "", row.reason or "")
         console.print(table)
         if len(bad) > 20:
             console.print(f"... and {len(bad) - 20} more; --rejected FILE writes them all to a CSV file.")
-
-
-@app.command()
-def search(
-    text: Annotated[str | None, typer.Argument(help="The description.")] = None,
-    image: Annotated[Path | None, typer.Option(help="An image to search by, alone or beside the text.")] = None,
-    text_weight: Annotated[float, typer.Option(help="Weight of the text beside an image.", min=0, max=1)] = 0.5,
-    camera: Annotated[list[str] | None, typer.Option(help="Only this camera; repeat for several.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only images from this time on, as 2026-09-01T18:00:00Z.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only images before this time.")] = None,
-    limit: Annotated[int, typer.Option(help="How many results.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the service's whole answer.")] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Search a running service by description, by image, or by both."""
-    from service.client import Client
-
-    if text is None and image is None:
-        _fail('Give a description, or an image with --image: person-search search "a woman in a red jacket".')
-    if image is not None and not image.is_file():
-        _fail(f"There is no image file at {image}.")
-    query: dict[str, Any] = {}
-    if text is not None:
-        query["text"] = text
-    if text is not None and image is not None:
-        query["weights"] = {"text": text_weight, "image": 1 - text_weight}
-    times = {op: value for op, value in (("gte", since), ("lt", until)) if value is not None}
-    chosen = {"camera_id": {"in": camera} if camera else None, "captured_at": times or None}
-    body = {"query": query, "filter": {k: v for k, v in chosen.items() if v}, "limit": limit}
-    with Client(url) as client:
-        answer = client.search(body, image)
-    if as_json:
-        console.print_json(json.dumps(answer))
-    else:
-        print_ranking(answer, console)
-
-
-def print_ranking(answer: dict[str, Any], console: Console) -> None:
-    """The ranking as a table, the warnings below it. Image ids where the terminal is wide enough for them."""
-    wide = console.width >= 110
-    table = Table("rank", "similarity", "camera", "captured at", "external id", *(["image id"] if wide else []))
-    for result in answer["results"]:
-        image = result["image"]
-        moment = image["captured_at"]
-        row = [
-            str(result["rank"]),
-            f"{result['similarity']:.3f}",
-            image["camera_id"] or "-",
-            f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S %Z}" if moment else "-",
-            image["external_id"] or "-",
-        ]
-        table.add_row(*row, *([result["image_id"]] if wide else []))
-    console.print(table)
-    for warning in answer["warnings"]:
-        console.print(f"[yellow]note:[/] {warning}", highlight=False)
 
 
 # -- networks --------------------------------------------------------------------------------------------------------
@@ -539,15 +471,6 @@ def synth(
         ]
         save_png(contact_sheet([out / "imgs" / row["file_path"] for row in rows], 12, labels=labels), sheet)
         console.print(f"Wrote {sheet}")
-
-
-@config_app.command("show")
-def config_show() -> None:
-    """Print the settings in force, as environment variables; secrets are hidden."""
-    from service.settings import ServiceSettings
-
-    for name, value in ServiceSettings().model_dump(mode="json").items():
-        console.print(f"PERSON_SEARCH_{name.upper()}={'' if value is None else value}", highlight=False, soft_wrap=True)
 
 
 @checkpoint_app.command("show")

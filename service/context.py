@@ -16,10 +16,14 @@ from indexer.erasure import Eraser
 from indexer.images import ImageStore
 from indexer.replica import Replica
 from indexer.succession import Succession
+from service.access import Access
+from service.errors import Refusal
 from service.intake_queue import IntakeQueue
+from service.metrics import ServiceMetrics
 from service.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from service.admission import Admission
     from service.encoders import EncoderFiles
 
 Vectors = NDArray[np.float32]
@@ -52,10 +56,16 @@ class Context:
     files: EncoderFiles
     intake: IntakeQueue
     eraser: Eraser
+    access: Access
+    metrics: ServiceMetrics
+    admission: Admission
 
 
 def current(request: Request) -> Context:
-    context: Context = request.app.state.context
+    """Raises Refusal while the service is still opening what it needs."""
+    context: Context | None = request.app.state.context
+    if context is None:
+        raise Refusal("not_ready", "The service is starting. Try again in a moment.")
     return context
 
 

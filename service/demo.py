@@ -31,13 +31,15 @@ START_DEADLINE = 120.0  # seconds; a cold start on two cores takes about ten
 def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
     """Start everything under ``data``, add the gallery, print one ranking; then serve until Ctrl-C unless ``once``."""
     from indexer.database import open_database
-    from service.cli import print_ranking
+    from service.search_cli import print_ranking
     from service.settings import ServiceSettings
     from service.upload import follow_with_progress, open_upload
 
     port = _claim_port(port)
     os.environ["PERSON_SEARCH_DATA_DIR"] = str(data.resolve())
     os.environ["PERSON_SEARCH_PORT"] = str(port)
+    os.environ["PERSON_SEARCH_HOST"] = "127.0.0.1"
+    os.environ["PERSON_SEARCH_AUTH"] = "open"  # whoever is on this machine may play with it
     url = f"http://127.0.0.1:{port}"
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this in the background, deaf to Ctrl-C
         signal.signal(number, _interrupt)
@@ -51,7 +53,7 @@ def run_demo(data: Path, port: int, once: bool, console: Console) -> None:
             console.print(f"Adding the demo gallery ({GALLERY.name}) over the API")
             with open_upload(GALLERY) as upload:
                 ingestion = client.ingest(upload.chunks, upload.media_type, register_cameras=True)
-            follow_with_progress(client, ingestion["id"], console)
+            follow_with_progress(client, ingestion.id, console)
             console.print(f'\n[bold]"{EXAMPLE}"[/]')
             print_ranking(client.search({"query": {"text": EXAMPLE}, "limit": 10}), console)
             if once:

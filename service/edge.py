@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import KINDS, problem
+from service.metrics import ServiceMetrics, known_method
 
+CLIENT_LEFT = 499  # for the log alone: nobody was there to answer
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 SECURITY_HEADERS = {
@@ -35,9 +37,10 @@ log = structlog.get_logger("service.request")
 class Edge:
     """The outermost ASGI layer of the service."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: frozenset[str], metrics: ServiceMetrics) -> None:
         self.app = app
         self.allowed_hosts = allowed_hosts
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,18 +67,23 @@ class Edge:
             try:
                 refused = self.refuse(request)
                 await (refused or self.app)(scope, receive, answer)
+            except ClientDisconnect:
+                status = status or CLIENT_LEFT
             except Exception:
                 log.exception("unexpected error")
                 if status:  # too late for a problem: let the server cut the connection
                     raise
                 await problem(request, "internal", KINDS["internal"].example)(scope, receive, answer)
             finally:
+                route: str | None = getattr(scope.get("route"), "path", None)
+                seconds = time.perf_counter() - started
+                self.metrics.request(route, scope["method"], status, seconds)
                 log.info(
                     "request",
-                    method=scope["method"],
-                    route=getattr(scope.get("route"), "path", None),
+                    method=known_method(scope["method"]),
+                    route=route,
                     status=status,
-                    duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                    duration_ms=round(seconds * 1000, 1),
                 )
 
     def refuse(self, request: Request) -> Response | None:

@@ -45,19 +45,15 @@ def erase(
     given = {"image_ids": image_id, "external_ids": external_id, "identity": identity, "filter": conditions}
     body: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | {"reason": reason}
     with Client(url) as client:
-
-        def post(**more: Any) -> Any:
-            return client.request("POST", "/api/v1/erasures", json={**body, **more}, timeout=None).json()
-
         if dry_run or not yes:
-            counted = post(dry_run=True)
-            console.print_json(json.dumps(counted["counts"]))
+            counted = client.erase(body | {"dry_run": True}).counts
+            console.print_json(counted.model_dump_json())
             if dry_run:
                 return
-            typer.confirm(f"Erase {counted['counts']['images']} images for good?", abort=True)
-        receipt = post()
-    console.print_json(json.dumps(receipt))
-    if receipt["state"] != "done":
+            typer.confirm(f"Erase {counted.images} images for good?", abort=True)
+        receipt = client.erase(body)
+    console.print_json(receipt.model_dump_json())
+    if receipt.state != "done":
         raise typer.Exit(1)
 
 

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
 
-from service.schemas import EXAMPLE_ID, CameraId, Filter, Name, RequestBody, ResponseBody, Time, optional
+from service.filter_schemas import Filter
+from service.schemas import EXAMPLE_ID, CameraId, Name, RequestBody, ResponseBody, Time, optional
 
 IDS_MAX = 1000
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1F\x7F]+$")]
@@ -55,9 +56,15 @@ class ErasureCounts(ResponseBody):
     files_shared: int = Field(0, description="Left, because another image shows them")
     rankings: int = Field(0, description="Kept searches that had one of the images among their results")
     searches: int = Field(0, description="Kept searches that asked for the person; they have expired now")
+    saved_searches: int = Field(0, description="Saved searches that asked for the person; they are gone")
     ledger_lines: int = Field(0, description="Lines of ingestions that named the person; they are blank now")
     ingestions: int = Field(0, description="Ingestions whose source or error named the person; it is blank now")
     gate_reports: int = Field(0, description="Reports on checkpoints that listed one of the images")
+    case_items: int = Field(0, description="Items of cases; a line with the date stays of each")
+    verdicts: int = Field(0, description="Verdicts on the images")
+    case_texts: int = Field(0, description="Titles and notes of cases that named the person; they are blank now")
+    case_exports: int = Field(0, description="Exports of cases that had one of the images and were still kept here")
+    audit_reasons: int = Field(0, description="Reasons in the audit that named the person; the rows stay")
     request_keys: int = Field(0, description="Idempotency-Keys that named the person; they are forgotten")
     held: int = Field(0, description="Under legal hold: with any of these, nothing is erased")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -16,8 +16,9 @@ from uuid import UUID
 
 import structlog
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import Database, transaction
+from indexer.filters import Scope
 from indexer.idempotency import remember
 from indexer.images import ImageStore
 from indexer.intake import ingest_entries
@@ -26,6 +27,7 @@ from indexer.presence import Presence
 from indexer.tables import new_id
 from service.errors import Refusal
 from service.operations import refuse_when_full
+from service.principals import Principal
 from service.settings import ServiceSettings
 from service.spool import Spool
 
@@ -56,13 +58,21 @@ class Job:
     entries: Entries
     source: str
     register_cameras: bool
+    scope: Scope
 
 
 class IntakeQueue:
     """Start it once; `place` reserves room for one delivery, from before its first byte to the end of its intake."""
 
-    def __init__(self, database: Database, store: ImageStore, settings: ServiceSettings) -> None:
-        self.database, self.store, self.settings = database, store, settings
+    def __init__(
+        self,
+        database: Database,
+        store: ImageStore,
+        settings: ServiceSettings,
+        observe: Callable[[Mapping[str, int]], object] = lambda states: None,
+    ) -> None:
+        """`observe` is told how many items ended in which state."""
+        self.database, self.store, self.settings, self.observe = database, store, settings, observe
         self._places = threading.BoundedSemaphore(settings.ingestion_queue)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._totals: dict[UUID, int] = {}
@@ -102,22 +112,28 @@ class IntakeQueue:
             if place is not None and not place.submitted:
                 place.spool.close()
 
-    def submit(self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None) -> UUID:
+    def submit(
+        self, place: Place, delivery: Delivery, register_cameras: bool, key: str | None, principal: Principal
+    ) -> UUID:
         """Check what the delivery's directory shows and line it up, or find it lined up before under this key.
 
-        Raises ArchiveError and IdempotencyConflict.
+        Keys of others are others. Raises ArchiveError and IdempotencyConflict.
         """
         entries = delivery.open(place.spool.file)
         ingestion_id = new_id()
         with transaction(self.database.engine) as session:
             if key is not None:
                 fingerprint = f"{delivery.fingerprint} register_cameras={register_cameras}"
-                earlier = remember(session, SCOPE, key, fingerprint, ingestion_id)
+                whose = SCOPE if principal.id is None else f"{SCOPE} {principal.id}"
+                earlier = remember(session, whose, key, fingerprint, ingestion_id)
                 if earlier != ingestion_id:
                     return earlier
-            gallery.create_ingestion(session, delivery.source, id=ingestion_id, owner=self._presence.key)
+            ids = {"id": ingestion_id, "principal_id": principal.id}
+            gallery.create_ingestion(session, delivery.source, owner=self._presence.key, **ids)
+            told = {"announced": entries.total, "register_cameras": register_cameras}
+            audit.record(session, principal.actor, "ingestion.create", ("ingestion", str(ingestion_id)), detail=told)
         self._totals[ingestion_id] = entries.total
-        self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras))
+        self._jobs.put(Job(ingestion_id, place.spool, entries, delivery.source, register_cameras, principal.cameras))
         place.submitted = True
         return ingestion_id
 
@@ -151,6 +167,8 @@ class IntakeQueue:
             limits=self.settings,
             ingestion_id=job.ingestion_id,
             presence=self._presence,
+            scope=job.scope,
+            observe=self.observe,
         )
 
 

@@ -15,9 +15,39 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.access import COOKIE
+from service.access_schemas import KeyRequest, PasswordRequest, SetupRequest, SignInRequest, UserChange, UserRequest
+from service.case_schemas import (
+    CaseChange,
+    CaseRequest,
+    ExportRequest,
+    ItemRequest,
+    MemberRequest,
+    NoteChange,
+    NoteRequest,
+    VerdictRequest,
+)
 from service.checkpoint_schemas import ActivationRequest, GateRequest, RollbackRequest
 from service.governance_schemas import ErasureRequest, HoldRequest, PolicyRequest
-from service.schemas import CameraRequest, ImageMetadata, IngestionProgress, Problem, ReferenceRequest, SearchRequest
+from service.principals import needs
+from service.schemas import (
+    EXAMPLE_ID,
+    CameraChanges,
+    CameraRequest,
+    ImageChanges,
+    ImageMetadata,
+    IngestionProgress,
+    Problem,
+    ReferenceRequest,
+)
+from service.search_schemas import (
+    FacetRequest,
+    RefinementRequest,
+    RunRequest,
+    SavedSearchChange,
+    SavedSearchRequest,
+    SearchRequest,
+)
 
 DESCRIPTION = """\
 Find a person in camera images from a description, a photo, or both.
@@ -25,10 +55,14 @@ Find a person in camera images from a description, a photo, or both.
 Requests refuse unknown fields and parameters. Times are RFC 3339 with a zone and answered in UTC. Errors are
 `application/problem+json` (RFC 9457). Every answer carries `X-Request-Id`, which the log names too."""
 
+IDS = {"camera_id": "station-north", "checkpoint_id": "3f2a9c51d07be846"}  # in paths; all others look alike
+
 BY_HAND: list[type[BaseModel]] = [
     SearchRequest,
     ImageMetadata,
+    ImageChanges,
     CameraRequest,
+    CameraChanges,
     ReferenceRequest,
     IngestionProgress,
     ErasureRequest,
@@ -37,8 +71,36 @@ BY_HAND: list[type[BaseModel]] = [
     GateRequest,
     ActivationRequest,
     RollbackRequest,
+    SignInRequest,
+    PasswordRequest,
+    SetupRequest,
+    UserRequest,
+    UserChange,
+    KeyRequest,
+    CaseRequest,
+    CaseChange,
+    MemberRequest,
+    ItemRequest,
+    NoteRequest,
+    NoteChange,
+    VerdictRequest,
+    ExportRequest,
+    RefinementRequest,
+    SavedSearchRequest,
+    SavedSearchChange,
+    RunRequest,
+    FacetRequest,
     Problem,
 ]
+SECURITY = {
+    "api_key": {"type": "http", "scheme": "bearer", "description": "An API key, psk_..."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "From POST /api/v1/session; changes also need its CSRF token as X-CSRF-Token",
+    },
+}
 REQUEST_ID = {"X-Request-Id": {"description": "Names this request in the log", "schema": {"type": "string"}}}
 
 
@@ -64,15 +126,31 @@ def complete(document: dict[str, Any], routers: Sequence[APIRouter]) -> dict[str
         schemas.pop(unused, None)
     for operations in document["paths"].values():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and "examples" not in parameter["schema"]:
+                    parameter["example"] = IDS.get(parameter["name"], EXAMPLE_ID)
             for response in operation["responses"].values():
                 response["headers"] = {**REQUEST_ID, **response.get("headers", {})}
     for router in routers:
         for route in router.routes:
             if isinstance(route, APIRoute):
                 for method in route.methods or ():
-                    restore_examples(document["paths"][route.path][method.lower()]["responses"], route.responses)
+                    operation = document["paths"][route.path_format][method.lower()]
+                    restore_examples(operation["responses"], route.responses)
+                    say_who_may(operation, needs(route))
+    document["components"]["securitySchemes"] = SECURITY
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
+
+
+def say_who_may(operation: dict[str, Any], permissions: Sequence[str] | None) -> None:
+    """What a call needs: nothing (None), to be signed in (none of them), or one of these permissions."""
+    if permissions is None:
+        return
+    operation["security"] = [{name: []} for name in SECURITY]
+    if permissions:
+        operation["x-permissions"] = list(permissions)
+        operation["description"] += f"\n\nNeeds the permission to {' or '.join(permissions)}."
 
 
 def restore_examples(written: dict[str, Any], declared: Mapping[int | str, dict[str, Any]]) -> None:

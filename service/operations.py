@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from indexer import checkpoints, gallery
 from indexer.canaries import embed_canaries, faults
 from indexer.database import schema_is_current, transaction
-from indexer.errors import GalleryError, StorageFull
+from indexer.errors import DatabaseUnavailable, GalleryError, StorageFull
+from indexer.presence import WORKER_LOCK, present
 from service.schemas import Check, Readiness
 from service.settings import ServiceSettings
 
@@ -21,25 +24,66 @@ class Unready(Exception):  # noqa: N818
     """A check failed; the message says why."""
 
 
+class ReadinessProbe:
+    """Answers how the service stands, without working anew for each who asks within `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._asking = threading.Lock()
+        self._last: tuple[float, Readiness] | None = None
+
+    def answer(self, context: Context | None, stopping: bool) -> Readiness:
+        """`context` is None while the service is starting."""
+        if stopping:
+            return _not_now("stop", "The service is stopping. Ask another replica, or wait for its next start.")
+        if context is None:
+            return _not_now("start", "The service is starting: it opens its database, checkpoint and index.")
+        last = self._last
+        if last is not None and time.monotonic() < last[0] + self._seconds:
+            return last[1]
+        if not self._asking.acquire(blocking=last is None):
+            assert last is not None
+            return last[1]  # somebody is finding out, which may take long: do not line up behind them
+        try:
+            found = readiness(context)
+            self._last = time.monotonic(), found
+            return found
+        finally:
+            self._asking.release()
+
+
+def _not_now(name: str, why: str) -> Readiness:
+    return Readiness(ready=False, checks=[Check(name=name, ok=False, detail=why)])
+
+
 def readiness(context: Context) -> Readiness:
-    """Every check by name; ready when all of them pass."""
+    """Every check by name; ready when all of those pass that are required."""
+    checks = list(_run(context))
+    return Readiness(ready=all(check.ok for check in checks if check.required), checks=checks)
+
+
+def _run(context: Context) -> Iterator[Check]:
     named: dict[str, Callable[[Context], str]] = {
         "schema": check_schema,
         "checkpoint": check_checkpoint,
         "index": check_index,
         "canary": check_canaries,
         "disk": check_disk,
+        "worker": check_worker,
     }
-    checks = list(_run(context, named))
-    return Readiness(ready=all(check.ok for check in checks), checks=checks)
-
-
-def _run(context: Context, named: dict[str, Callable[[Context], str]]) -> Iterator[Check]:
+    away: DatabaseUnavailable | None = None
     for name, check in named.items():
+        required = name not in INFORMATION
         try:
-            yield Check(name=name, ok=True, detail=check(context))
+            if away is not None and name != "disk":
+                raise away  # each further check would wait for it as long as the first
+            yield Check(name=name, ok=True, required=required, detail=check(context))
         except (Unready, GalleryError) as error:
-            yield Check(name=name, ok=False, detail=str(error))
+            away = error if isinstance(error, DatabaseUnavailable) else away
+            yield Check(name=name, ok=False, required=required, detail=str(error))
+
+
+INFORMATION = frozenset({"worker"})  # without one searches are answered, only new images do not become searchable
 
 
 def check_schema(context: Context) -> str:
@@ -93,6 +137,15 @@ def check_disk(context: Context) -> str:
     free = shutil.disk_usage(context.settings.data_dir).free
     refuse_when_full(context.settings)
     return f"{free // 2**20:,} MiB are free."
+
+
+def check_worker(context: Context) -> str:
+    with transaction(context.database.engine) as session:
+        workers = present(session, WORKER_LOCK)
+        pending = gallery.pending_count(session, context.replica.state.checkpoint_id)
+    if not workers:
+        raise Unready(f"No worker is connected. {pending} images wait; start one with `person-search worker`.")
+    return f"{workers} {'worker is' if workers == 1 else 'workers are'} connected, {pending} images wait."
 
 
 def refuse_when_full(settings: ServiceSettings) -> None:

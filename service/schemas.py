@@ -1,4 +1,5 @@
-"""Request and response bodies of the HTTP interface.
+"""Request and response bodies of the HTTP interface; those of searches are in search_schemas.py, filters in
+filter_schemas.py.
 
 Requests are strict: an unknown field, a wrong type or a null inside a filter is refused, because a mistyped filter must
 fail rather than widen a search. Responses may grow. Nothing here touches the database or the network.
@@ -9,36 +10,25 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
-    field_validator,
-    model_validator,
 )
 
 from indexer.metadata import MAX_ATTRIBUTES, MAX_STRING, MAX_TAG, MAX_TAGS
 
 TEXT_MAX = 512  # characters of a description, after normalising
 SEARCH_LIMIT_MAX = 200
-FILTER_VALUES_MAX = 1000
 
 EXAMPLE_ID = "0199a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b"
-EXAMPLE_SEARCH: dict[str, Any] = {
-    "query": {"text": "a woman in a red jacket with a black backpack"},
-    "filter": {
-        "camera_id": {"in": ["station-north", "station-south"]},
-        "captured_at": {"gte": "2026-09-01T18:00:00Z", "lt": "2026-09-02T06:00:00Z"},
-        "tags": {"none": ["staff"]},
-    },
-    "limit": 50,
-}
 
 
 def normalise_text(text: str) -> str:
@@ -60,6 +50,16 @@ CameraId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x20\x7F/]{1,100}$
 Time = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone", examples=["2026-09-01T18:00:00Z"])]
 
 
+def _written_out(moment: Any) -> Any:
+    """A parameter of an address is always text, which pydantic would also take as seconds since 1970."""
+    if isinstance(moment, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", moment):
+        raise ValueError("Write the time as 2026-09-01T18:00:00Z.")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]  # a time in the address of a call
+
+
 class RequestBody(BaseModel):
     """Base of everything a client sends: strict types, no unknown fields, no NaN or infinity."""
 
@@ -72,171 +72,9 @@ class ResponseBody(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-# ---------------------------------------------------------------------------------------------------- searches
-
-
-class QueryImage(RequestBody):
-    """A gallery image as the query. To search with a picture of your own, send it as the multipart part `image`."""
-
-    image_id: UUID
-
-
-class Weights(RequestBody):
-    """How much text and image count when both are given. Only their ratio matters."""
-
-    text: float = Field(ge=0, le=1000)
-    image: float = Field(ge=0, le=1000)
-
-    @model_validator(mode="after")
-    def not_both_zero(self) -> Self:
-        if self.text == 0 and self.image == 0:
-            raise ValueError("Both weights are 0, so nothing would be searched for. Raise at least one.")
-        return self
-
-
-class Query(RequestBody):
-    text: Description | None = Field(None, description=f"1 to {TEXT_MAX} characters after normalising (NFKC).")
-    image: QueryImage | None = None
-    weights: Weights | None = Field(None, description="Only with both text and image; without it they count equally.")
-
-
 def optional(**constraints: Any) -> Any:
     """A field that may be left out but not be null: `{"camera_id": null}` is a mistake, not "any camera"."""
     return Field(default_factory=lambda: None, **constraints)
-
-
-def names() -> Any:
-    return optional(min_length=1, max_length=FILTER_VALUES_MAX)
-
-
-class Operators(RequestBody):
-    """Base of the operators on one field: all that are given must hold."""
-
-    @model_validator(mode="after")
-    def at_least_one(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("This filter has no operator, so it would not filter. Add one or leave the field out.")
-        return self
-
-    def operands(self) -> dict[str, Any]:
-        """Operator -> operand, only those that were sent; names as in the request ("in", not "in_")."""
-        fields = type(self).model_fields
-        return {fields[name].alias or name: getattr(self, name) for name in fields if name in self.model_fields_set}
-
-
-class NameFilter(Operators):
-    """Operators on one name. `eq: null` means "has none", `exists` asks whether there is one."""
-
-    eq: Name | None = None
-    ne: Name | None = None
-    in_: list[Name] = Field(default_factory=list, alias="in", min_length=1, max_length=FILTER_VALUES_MAX)
-    not_in: list[Name] = names()
-    exists: bool = optional()
-
-
-class TimeFilter(Operators):
-    """Operators on a moment. Every time needs a zone."""
-
-    lt: Time = optional()
-    lte: Time = optional()
-    gt: Time = optional()
-    gte: Time = optional()
-    exists: bool = optional()
-
-
-class TagsFilter(Operators):
-    """Operators on the set of tags: at least one of, all of, none of."""
-
-    any: list[Name] = names()
-    all: list[Name] = names()
-    none: list[Name] = names()
-
-
-class Clause(RequestBody):
-    """Filters by field; all that are given must hold."""
-
-    camera_id: NameFilter = optional()
-    captured_at: TimeFilter = optional()
-    tags: TagsFilter = optional()
-    identity: NameFilter = optional()
-    track_id: NameFilter = optional()
-    external_id: NameFilter = optional()
-
-    def comparisons(self) -> list[tuple[str, str, Any]]:
-        """(field, operator, operand) of everything that was sent."""
-        return [
-            (field, operator, operand)
-            for field in Clause.model_fields
-            if field in self.model_fields_set
-            for operator, operand in getattr(self, field).operands().items()
-        ]
-
-
-class Filter(Clause):
-    """Which images may be ranked. Applied before ranking; the answer is exact within it."""
-
-    any: list[Clause] = optional(
-        min_length=1,
-        max_length=20,
-        description="At least one of these must hold; each has one field with one operator.",
-    )
-
-    @field_validator("any")
-    @classmethod
-    def one_comparison_each(cls, clauses: list[Clause]) -> list[Clause]:
-        for clause in clauses:
-            if len(clause.comparisons()) != 1:
-                raise ValueError("Each entry of `any` needs exactly one field with exactly one operator.")
-        return clauses
-
-
-class SearchRequest(RequestBody):
-    """What to look for, where, and how many results to return."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_SEARCH]})
-
-    query: Query
-    filter: Filter = Filter()
-    limit: int = Field(50, ge=1, le=SEARCH_LIMIT_MAX)
-
-
-class ResultImage(ResponseBody):
-    camera_id: str | None
-    captured_at: datetime | None
-    tags: list[str]
-    identity: str | None
-    track_id: str | None
-    external_id: str | None
-    width: int
-    height: int
-    content: str = Field(description="Path of the stored file")
-    thumbnail: str = Field(description="Path of a small version")
-
-
-class Result(ResponseBody):
-    rank: int
-    image_id: UUID
-    similarity: float = Field(description="Cosine of query and image, -1 to 1; higher is better")
-    band: Literal["strong", "possible", "weak"] | None = Field(
-        None, description="Calibrated on validation data for this kind of query; null where the checkpoint has no bands"
-    )
-    image: ResultImage
-
-
-class SearchResponse(ResponseBody):
-    id: UUID
-    request: dict[str, Any] = Field(description="The request as it was understood")
-    checkpoint_id: str
-    exact: bool = Field(description="True: every allowed image was compared, none was skipped")
-    candidates: int = Field(description="Images that passed the filter and could be ranked")
-    pending: int = Field(description="Gallery images not embedded yet, so not searchable yet")
-    unknown_words: list[str] = Field(description="Words of the description the checkpoint never met in training")
-    warnings: list[str]
-    took_ms: dict[str, float]
-    created_at: datetime
-    expires_at: datetime
-    results: list[Result]
-    next_cursor: str | None = Field(None, description="Always null in this version: all results are on this page")
 
 
 # ------------------------------------------------------------------------------------------------------ images
@@ -270,6 +108,21 @@ class ImageMetadata(RequestBody):
     attributes: dict[str, Any] | None = Field(None, max_length=MAX_ATTRIBUTES)
 
 
+class ImageChanges(RequestBody):
+    """What is to be known about an image from now on: a field that is sent replaces what was there, null removes it,
+    and what is left out stays. The checks are those of `indexer.metadata`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"identity": None, "tags": ["platform", "checked"]}]})
+
+    external_id: Name | None = None
+    camera_id: Name | None = None
+    captured_at: Time | None = None
+    track_id: Name | None = None
+    identity: Name | None = None
+    tags: list[Annotated[Name, StringConstraints(max_length=MAX_TAG)]] | None = Field(None, max_length=MAX_TAGS)
+    attributes: dict[str, Any] | None = Field(None, max_length=MAX_ATTRIBUTES)
+
+
 class ImageResponse(ResponseBody):
     id: UUID
     state: Literal["pending", "indexed", "failed"] = Field(description="Searchable once `indexed`")
@@ -290,6 +143,17 @@ class ImageResponse(ResponseBody):
     content: str
     thumbnail: str
     duplicate: bool = Field(False, description="True when this very image was there already and nothing changed")
+
+
+class NeighbourImage(ImageResponse):
+    seconds: float = Field(description="After the image in question; negative: before it")
+
+
+class Neighbours(ResponseBody):
+    """What the camera of an image took around it, in the order of time."""
+
+    images: list[NeighbourImage]
+    complete: bool = Field(description="False: there are more than `limit`; these are the nearest in time")
 
 
 # -------------------------------------------------------------------------------------------------- ingestions
@@ -364,11 +228,21 @@ class CameraRequest(RequestBody):
     site: Name | None = None
 
 
+class CameraChanges(RequestBody):
+    """A field that is sent replaces what was there, null removes it, and what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "North entrance, upper level"}]})
+
+    name: Name | None = None
+    site: Name | None = None
+
+
 class CameraResponse(ResponseBody):
     id: str
     name: str | None
     site: str | None
     created_at: datetime
+    images: int = Field(description="How many images are from this camera")
 
 
 class CameraList(ResponseBody):
@@ -379,8 +253,11 @@ class CameraList(ResponseBody):
 
 
 class Check(ResponseBody):
+    """`required` is false where searches are answered all the same."""
+
     name: str
     ok: bool
+    required: bool = True
     detail: str
 
 

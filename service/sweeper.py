@@ -1,4 +1,4 @@
-"""The thread that sweeps every so often: what a sweep does is `indexer.retention`'s business."""
+"""The thread that sweeps every so often: what goes is `indexer.retention`'s business, and that of `case_exports`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 
 import structlog
 
+from indexer import audit_anchors, case_exports
 from indexer.erasure import Eraser
 from indexer.errors import GalleryError
 from indexer.retention import sweep
@@ -34,6 +35,8 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 swept = sweep(self._eraser, self._settings.orphan_grace_seconds, self._stopping.is_set)
+                case_exports.remove_expired(self._eraser.database, self._eraser.exports)
+                audit_anchors.drop(self._eraser.database, self._settings.data_dir / audit_anchors.NAME)
             except (GalleryError, OSError) as error:  # the next sweep tries again
                 log.warning("sweep_broke_off", reason=str(error))
             else:

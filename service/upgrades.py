@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
-from indexer import checkpoints, snapshots
+from indexer import audit, checkpoints, snapshots
+from indexer.audit import Actor, Purpose
 from indexer.canaries import embed_canaries
 from indexer.checkpoints import CheckpointRecord
 from indexer.database import Database, transaction
@@ -55,7 +57,7 @@ def open_active(
     return encoder
 
 
-def register(database: Database, encoder: QueryEncoder) -> str:
+def register(database: Database, encoder: QueryEncoder, actor: Actor = audit.SYSTEM) -> str:
     """Make the checkpoint of an encoder known, with its canaries; returns its state."""
     return checkpoints.register(
         database.engine,
@@ -65,10 +67,18 @@ def register(database: Database, encoder: QueryEncoder) -> str:
         encoder.info,
         f"{checkpoints.FOLDER}/{encoder.checkpoint_id}{checkpoints.SUFFIX}",
         embed_canaries(encoder),
+        actor,
     )
 
 
-def gate(context: Context, id: str, *, allow_missing: int = 0, labelled_texts: Sequence[LabelledText] = ()) -> Report:
+def gate(
+    context: Context,
+    id: str,
+    *,
+    allow_missing: int = 0,
+    labelled_texts: Sequence[LabelledText] = (),
+    actor: Actor = audit.SYSTEM,
+) -> Report:
     """Judge a candidate against the active checkpoint, and keep the report. Raises GalleryError."""
     with transaction(context.database.engine) as session:
         candidate = checkpoints.record(session, id)
@@ -87,6 +97,8 @@ def gate(context: Context, id: str, *, allow_missing: int = 0, labelled_texts: S
     )
     with transaction(context.database.engine) as session:
         keep(session, report)
+        told = {"passed": report.passed, "missing": report.missing}
+        audit.record(session, actor, "checkpoint.gate", ("checkpoint", id), checkpoint_id=id, detail=told)
     log.info("gate", checkpoint=id, passed=report.passed, missing=report.missing)
     return report
 
@@ -99,20 +111,29 @@ def activate(
     force: bool = False,
     reason: str | None = None,
     labelled_texts: Sequence[LabelledText] = (),
+    actor: Actor = audit.SYSTEM,
 ) -> Report:
     """Have searches answered by a candidate, if the gate lets it pass or is overruled. Raises GalleryError."""
-    report = gate(context, id, allow_missing=allow_missing, labelled_texts=labelled_texts)
+    report = gate(context, id, allow_missing=allow_missing, labelled_texts=labelled_texts, actor=actor)
     if not report.passed and not force:
         raise GateRefused(" ".join(report.refusals))
     why = {"reason": reason, "forced": not report.passed, "refusals": report.refusals, "missing": report.missing}
     with transaction(context.database.engine) as session:
         checkpoints.activate(session, id, report.active_id, why)
+        told = {"instead_of": report.active_id, "forced": not report.passed, "missing": report.missing}
+        record(session, actor, "checkpoint.activate", id, reason, told)
     log.info("activated", checkpoint=id, instead_of=report.active_id, forced=not report.passed)
     return report
 
 
 def roll_back(
-    context: Context, id: str, *, allow_missing: int = 0, force: bool = False, reason: str | None = None
+    context: Context,
+    id: str,
+    *,
+    allow_missing: int = 0,
+    force: bool = False,
+    reason: str | None = None,
+    actor: Actor = audit.SYSTEM,
 ) -> str:
     """Have searches answered by what came before the active checkpoint `id`; returns that. Raises GalleryError."""
     with transaction(context.database.engine) as session:
@@ -127,21 +148,37 @@ def roll_back(
     why = {"reason": reason, "forced": missing > allow_missing, "missing": missing}
     with transaction(context.database.engine) as session:
         checkpoints.roll_back(session, id, previous, why)
+        told = {"to": previous, "forced": missing > allow_missing, "missing": missing}
+        record(session, actor, "checkpoint.roll_back", id, reason, told)
     log.info("rolled_back", checkpoint=id, to=previous)
     return previous
 
 
-def retire(context: Context, id: str) -> int:
+def retire(context: Context, id: str, actor: Actor = audit.SYSTEM) -> int:
     """Free the embeddings, the index on disk and the file of a checkpoint that is not active; returns how many
     embeddings. A replica that still answers with it may save its index once more; replicas remove that when they mend.
     """
     with transaction(context.database.engine) as session:
         checkpoints.retire(session, id)
+        record(session, actor, "checkpoint.retire", id)
     freed = checkpoints.free(context.database.engine, id)
     snapshots.remove(snapshots.folder_of(context.settings.data_dir / snapshots.FOLDER, id))
     context.files.remove(id)
     log.info("retired", checkpoint=id, embeddings=freed)
     return freed
+
+
+def record(
+    session: Session,
+    actor: Actor,
+    action: str,
+    id: str,
+    reason: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what is done with a checkpoint to the audit."""
+    purpose = Purpose(reason=reason)
+    audit.record(session, actor, action, ("checkpoint", id), purpose=purpose, checkpoint_id=id, detail=detail)
 
 
 def describe(context: Context, record: CheckpointRecord) -> dict[str, Any]:

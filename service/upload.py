@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from uuid import UUID
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from service.client import Client, Json, ServiceError
+from service.client import Client, ServiceError
+from service.schemas import IngestionProgress
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 ZIP, TAR, GZIP, LINES = "application/zip", "application/x-tar", "application/gzip", "application/x-ndjson"
@@ -111,7 +113,7 @@ class _RateColumn(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
 
 
-def follow_with_progress(client: Client, ingestion_id: str, console: Console) -> Json:
+def follow_with_progress(client: Client, ingestion_id: UUID, console: Console) -> IngestionProgress:
     """Show a progress bar, with rate and time left, until every item is searchable or refused.
 
     Returns the last state of the ingestion.
@@ -126,12 +128,11 @@ def follow_with_progress(client: Client, ingestion_id: str, console: Console) ->
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("embedding", total=None)
 
-        def show(state: Json) -> None:
-            counts = state["counts"]
-            resting = sum(n for name, n in counts.items() if name != "pending")
-            bar.update(task, completed=resting, total=state["total"] or None)
+        def show(state: IngestionProgress) -> None:
+            resting = sum(n for name, n in state.counts if name != "pending")
+            bar.update(task, completed=resting, total=state.total or None)
 
         state = client.follow(ingestion_id, show)
-    counts = ", ".join(f"{n} {name}" for name, n in state["counts"].items() if n)
+    counts = ", ".join(f"{n} {name}" for name, n in state.counts if n)
     console.print(f"Ingestion {ingestion_id}: {counts or 'nothing to add'}.", highlight=False)
     return state

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image as PILImage
 from sqlalchemy import text
 
-from indexer import gallery, journal
+from indexer import gallery, journal, searches
 from indexer.database import Database, transaction
 from indexer.erasure import Eraser
 from indexer.images import ImageStore
@@ -79,15 +79,21 @@ class Gallery:
         search_id = uuid4()
         with transaction(self.database.engine) as session:
             rows = [image.row for id in ids if (image := gallery.image_by_id(session, id)) is not None]
-            results = [{"row": row, "similarity": 0.5, "band": None} for row in rows]
-            gallery.save_search(session, search_id, {"asked": request}, ENCODER.checkpoint_id, results)
+            ranking = searches.Ranking(np.array(rows, np.int64), np.full(len(rows), 0.5, np.float32))
+            searches.save(session, search_id, {"asked": request}, ENCODER.checkpoint_id, ranking)
         return search_id
 
-    def kept(self, search_id: UUID) -> gallery.SearchRecord:
+    def kept(self, search_id: UUID) -> searches.SearchRecord:
         with transaction(self.database.engine) as session:
-            found = gallery.search_by_id(session, search_id)
+            found = searches.by_id(session, search_id)
         assert found is not None
         return found
+
+    def ranked(self, search_id: UUID) -> list[int]:
+        """The rows in a kept ranking."""
+        with transaction(self.database.engine) as session:
+            rows: list[int] = searches.ranking(session, search_id).rows.tolist()
+        return rows
 
     def values(self, statement: str) -> list[Any]:
         with transaction(self.database.engine) as session:

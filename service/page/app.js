@@ -1,6 +1,8 @@
 // The operator page: describe a person or give a picture, look at the ranking. It speaks to the same API as everybody.
 // No framework, no build step, no outside request; nothing is kept in the browser but the id of the search in the address.
 
+import { enter, proof } from "/page/door.js";
+
 const API = "/api/v1";
 const LIMIT = 60;
 const EXAMPLES = [
@@ -73,7 +75,12 @@ async function ask(path, options = {}) {
   const request = (state.request = new AbortController());
   busy(true);
   try {
-    const response = await fetch(API + path, { ...options, signal: request.signal });
+    const headers = { ...options.headers, ...proof() };
+    const response = await fetch(API + path, { ...options, headers, signal: request.signal });
+    if (response.status === 401) {
+      await enter(); // the session ended meanwhile
+      return ask(path, options);
+    }
     const answer = await response.json();
     if (!response.ok) throw new Error(sentence(answer));
     return answer;
@@ -433,5 +440,6 @@ $("examples").append(
     })),
   ),
 );
+await enter();
 await loadCameras();
 restore();

@@ -25,6 +25,7 @@ from service.checkpoint_schemas import (
 from service.context import Context, CurrentContext
 from service.errors import documented
 from service.operations import refuse_when_full
+from service.principals import Principal, may
 from service.routes.bodies import FILE, expect, json_content, read_json, request_body
 from service.routes.deliveries import pump
 from service.routes.images import LOCATION
@@ -95,7 +96,7 @@ WITH_BODY = ("body_too_large", "unsupported_media_type")
 
 
 @router.get("", responses=answered_with({"checkpoints": [EXAMPLE]}, "database_unavailable"))
-def list_checkpoints(context: CurrentContext) -> CheckpointList:
+def list_checkpoints(context: CurrentContext, principal: Annotated[Principal, may("upgrade")]) -> CheckpointList:
     """All checkpoints in the order they came, with how far their embeddings are."""
     with transaction(context.database.engine) as session:
         known = checkpoints.records(session)
@@ -119,7 +120,9 @@ def list_checkpoints(context: CurrentContext) -> CheckpointList:
     ),
     openapi_extra=request_body({OCTETS: {"schema": FILE}}),
 )
-async def register_checkpoint(context: CurrentContext, request: Request, response: Response) -> CheckpointResponse:
+async def register_checkpoint(
+    context: CurrentContext, principal: Annotated[Principal, may("upgrade")], request: Request, response: Response
+) -> CheckpointResponse:
     """Send a checkpoint's file. It is verified and kept, and the workers begin to embed the gallery with it.
 
     Searches go on with the active one. Sending the same file again changes nothing, but brings back a retired one.
@@ -130,13 +133,15 @@ async def register_checkpoint(context: CurrentContext, request: Request, respons
         with path.open("wb") as file:
             await pump(request, file.write, context.settings.max_checkpoint_bytes)
         encoder = await run_in_threadpool(context.files.admit, path, "The file sent")
-    await run_in_threadpool(upgrades.register, context.database, encoder)
+    await run_in_threadpool(upgrades.register, context.database, encoder, principal.actor)
     response.headers["Location"] = f"/api/v1/checkpoints/{encoder.checkpoint_id}"
     return await run_in_threadpool(read, context, encoder.checkpoint_id)
 
 
 @router.get("/{checkpoint_id}", responses=answered_with(EXAMPLE_DETAIL, "not_found", "database_unavailable"))
-def get_checkpoint(context: CurrentContext, checkpoint_id: Id) -> CheckpointDetail:
+def get_checkpoint(
+    context: CurrentContext, principal: Annotated[Principal, may("upgrade")], checkpoint_id: Id
+) -> CheckpointDetail:
     """One checkpoint: how far it is, what it says of itself, what was done with it."""
     with transaction(context.database.engine) as session:
         record = checkpoints.record(session, checkpoint_id)
@@ -151,11 +156,16 @@ def get_checkpoint(context: CurrentContext, checkpoint_id: Id) -> CheckpointDeta
     openapi_extra=request_body(json_content(GateRequest, {"as it is": {}, "with labelled texts": LABELLED})),
 )
 def judge_checkpoint(
-    context: CurrentContext, checkpoint_id: Id, asked: Annotated[GateRequest, Depends(read_gate)]
+    context: CurrentContext,
+    principal: Annotated[Principal, may("upgrade")],
+    checkpoint_id: Id,
+    asked: Annotated[GateRequest, Depends(read_gate)],
 ) -> GateReport:
     """Compare a candidate with the active checkpoint, and keep the report; nothing else changes."""
     texts = labelled(asked.labelled_texts)
-    report = upgrades.gate(context, checkpoint_id, allow_missing=asked.allow_missing, labelled_texts=texts)
+    report = upgrades.gate(
+        context, checkpoint_id, allow_missing=asked.allow_missing, labelled_texts=texts, actor=principal.actor
+    )
     return GateReport(**report.as_json())
 
 
@@ -165,7 +175,10 @@ def judge_checkpoint(
     openapi_extra=request_body(json_content(ActivationRequest, {"if the gate agrees": {}, "by force": BY_FORCE})),
 )
 def activate_checkpoint(
-    context: CurrentContext, checkpoint_id: Id, asked: Annotated[ActivationRequest, Depends(read_activation)]
+    context: CurrentContext,
+    principal: Annotated[Principal, may("upgrade")],
+    checkpoint_id: Id,
+    asked: Annotated[ActivationRequest, Depends(read_activation)],
 ) -> CheckpointResponse:
     """Have searches answered by a candidate, once the gate has judged it again.
 
@@ -178,6 +191,7 @@ def activate_checkpoint(
         force=asked.force,
         reason=asked.reason,
         labelled_texts=labelled(asked.labelled_texts),
+        actor=principal.actor,
     )
     return read(context, checkpoint_id)
 
@@ -188,22 +202,32 @@ def activate_checkpoint(
     openapi_extra=request_body(json_content(RollbackRequest, {"as it is": {}, "by force": BY_FORCE})),
 )
 def roll_back_checkpoint(
-    context: CurrentContext, checkpoint_id: Id, asked: Annotated[RollbackRequest, Depends(read_rollback)]
+    context: CurrentContext,
+    principal: Annotated[Principal, may("upgrade")],
+    checkpoint_id: Id,
+    asked: Annotated[RollbackRequest, Depends(read_rollback)],
 ) -> CheckpointResponse:
     """Leave this checkpoint, which must be the active one, for the one before it; the answer is that one.
 
     Naming the one to leave makes it safe to ask twice.
     """
     previous = upgrades.roll_back(
-        context, checkpoint_id, allow_missing=asked.allow_missing, force=asked.force, reason=asked.reason
+        context,
+        checkpoint_id,
+        allow_missing=asked.allow_missing,
+        force=asked.force,
+        reason=asked.reason,
+        actor=principal.actor,
     )
     return read(context, previous)
 
 
 @router.post("/{checkpoint_id}/retire", responses=answered_with(EXAMPLE, *CHANGING))
-def retire_checkpoint(context: CurrentContext, checkpoint_id: Id) -> CheckpointResponse:
+def retire_checkpoint(
+    context: CurrentContext, principal: Annotated[Principal, may("upgrade")], checkpoint_id: Id
+) -> CheckpointResponse:
     """Remove the embeddings and the file of a checkpoint that is not the active one."""
-    upgrades.retire(context, checkpoint_id)
+    upgrades.retire(context, checkpoint_id, principal.actor)
     return read(context, checkpoint_id)
 
 

@@ -13,6 +13,7 @@ from indexer.errors import NotFound
 from indexer.traces import ErasureRecord, Selection
 from service.context import CurrentContext
 from service.errors import documented
+from service.filters import refuse_unknown
 from service.governance_schemas import (
     BY_FILTER,
     BY_IDENTITY,
@@ -22,10 +23,10 @@ from service.governance_schemas import (
     ErasureRequest,
     ErasureResponse,
 )
+from service.principals import Principal, may
 from service.routes.bodies import json_content, read_json, request_body
 from service.routes.images import LOCATION
 from service.schemas import EXAMPLE_ID
-from service.search import image_filter, refuse_unknown_cameras
 
 router = APIRouter(prefix="/api/v1/erasures", tags=["governance"])
 
@@ -42,6 +43,7 @@ RECEIPT: dict[str, Any] = {
         "files_shared": 1,
         "rankings": 3,
         "searches": 1,
+        "saved_searches": 0,
         "ledger_lines": 12,
         "ingestions": 1,
         "request_keys": 0,
@@ -79,6 +81,7 @@ async def read_erasure(request: Request) -> ErasureRequest:
             "body_too_large",
             "unsupported_media_type",
             "unknown_camera",
+            "invalid_filter",
             "reason_names_person",
             "legal_hold",
             "database_unavailable",
@@ -88,7 +91,10 @@ async def read_erasure(request: Request) -> ErasureRequest:
     openapi_extra=request_body(json_content(ErasureRequest, EXAMPLES)),
 )
 def create_erasure(
-    context: CurrentContext, asked: Annotated[ErasureRequest, Depends(read_erasure)], response: Response
+    context: CurrentContext,
+    principal: Annotated[Principal, may("erase")],
+    asked: Annotated[ErasureRequest, Depends(read_erasure)],
+    response: Response,
 ) -> ErasureResponse:
     """Erase images for good: rows, files, thumbnails, embeddings, frozen rankings, names in ledgers, and the index.
 
@@ -98,7 +104,7 @@ def create_erasure(
     """
     with transaction(context.database.engine) as session:
         if asked.filter is not None:
-            refuse_unknown_cameras(session, asked.filter)
+            refuse_unknown(session, asked.filter)
     selection = selected(asked)
     if asked.dry_run:
         response.status_code = 200
@@ -112,7 +118,7 @@ def create_erasure(
             created_at=None,
             finished_at=None,
         )
-    receipt = context.eraser.erase(selection, asked.reason)
+    receipt = context.eraser.erase(selection, asked.reason, principal.actor)
     response.headers["Location"] = f"/api/v1/erasures/{receipt.id}"
     return described(receipt)
 
@@ -122,7 +128,7 @@ def selected(asked: ErasureRequest) -> Selection:
         image_ids=tuple(asked.image_ids or ()),
         external_ids=tuple(asked.external_ids or ()),
         identity=asked.identity,
-        filter=None if asked.filter is None else image_filter(asked.filter),
+        filter=None if asked.filter is None else asked.filter.conditions(),
     )
 
 
@@ -139,6 +145,7 @@ def described(receipt: ErasureRecord) -> ErasureResponse:
 )
 def list_erasures(
     context: CurrentContext,
+    principal: Annotated[Principal, may("erase")],
     before: Annotated[UUID | None, Query(description="Receipts older than this one")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ErasureList:
@@ -155,7 +162,9 @@ def list_erasures(
         **documented("not_found", "database_unavailable"),
     },
 )
-def get_erasure(context: CurrentContext, erasure_id: UUID) -> ErasureResponse:
+def get_erasure(
+    context: CurrentContext, principal: Annotated[Principal, may("erase")], erasure_id: UUID
+) -> ErasureResponse:
     """One receipt. It holds nothing of what was erased."""
     with transaction(context.database.engine) as session:
         receipt = traces.erasure(session, erasure_id)

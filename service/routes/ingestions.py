@@ -11,15 +11,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from indexer import gallery
+from indexer import audit, gallery
 from indexer.database import transaction
 from indexer.errors import DatabaseUnavailable, NotFound
 from indexer.gallery import IngestionRecord
 from service.context import Context, CurrentContext
 from service.errors import documented
 from service.operations import refuse_when_full
+from service.principals import Principal, may
 from service.progress import Pace
 from service.routes.bodies import request_body
 from service.routes.deliveries import CONTENTS, receive
@@ -35,6 +37,8 @@ from service.schemas import (
 )
 
 router = APIRouter(prefix="/api/v1/ingestions", tags=["ingestions"])
+
+Follower = Annotated[Principal, may("ingest", "configure")]
 
 HEARTBEAT_SECONDS = 15.0  # between two signs of life on a stream of events: proxies cut silent connections
 
@@ -110,6 +114,7 @@ data: {"id": "0199a1b2-7c3d-7e4f-8a5b-6c7d8e9f0a1b", "state": "done", ..., "rate
 )
 async def create_ingestion(
     context: CurrentContext,
+    principal: Annotated[Principal, may("ingest")],
     request: Request,
     response: Response,
     register_cameras: bool = False,
@@ -130,7 +135,7 @@ async def create_ingestion(
     refuse_when_full(context.settings)
     with context.intake.place() as place:
         delivery = await receive(request, place.spool, context.settings)
-        arguments = (place, delivery, register_cameras, idempotency_key)
+        arguments = (place, delivery, register_cameras, idempotency_key, principal)
         ingestion_id = await run_in_threadpool(context.intake.submit, *arguments)
     response.headers["Location"] = f"/api/v1/ingestions/{ingestion_id}"
     return await run_in_threadpool(read_ingestion, context, ingestion_id)
@@ -158,6 +163,13 @@ def existing(ingestion: IngestionRecord | None, ingestion_id: UUID) -> Ingestion
     return ingestion
 
 
+def own(session: Session, ingestion_id: UUID, principal: Principal) -> None:
+    """Raises NotFound also for a delivery of somebody else, unless the caller looks after all of them."""
+    found = existing(gallery.ingestion(session, ingestion_id), ingestion_id)
+    if found.principal_id != principal.id and "configure" not in principal.permissions:
+        raise NotFound(f"There is no ingestion {ingestion_id}.")
+
+
 @router.get(
     "/{ingestion_id}",
     responses={
@@ -165,8 +177,10 @@ def existing(ingestion: IngestionRecord | None, ingestion_id: UUID) -> Ingestion
         **documented("not_found", "database_unavailable"),
     },
 )
-def get_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
-    """How far an ingestion is: how many items are in which state."""
+def get_ingestion(context: CurrentContext, principal: Follower, ingestion_id: UUID) -> IngestionResponse:
+    """How far an ingestion is: how many items are in which state. Deliveries of others are for an admin alone."""
+    with transaction(context.database.engine) as session:
+        own(session, ingestion_id, principal)
     return read_ingestion(context, ingestion_id)
 
 
@@ -181,10 +195,12 @@ def get_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionRespo
         **documented("cross_origin", "not_found", "nothing_to_retry", "database_unavailable"),
     },
 )
-def retry_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
+def retry_ingestion(context: CurrentContext, principal: Follower, ingestion_id: UUID) -> IngestionResponse:
     """Try the images that failed to be embedded once more. What was rejected has to be corrected and sent again."""
     with transaction(context.database.engine) as session:
+        own(session, ingestion_id, principal)
         gallery.retry_failed(session, ingestion_id)
+        audit.record(session, principal.actor, "ingestion.retry", ("ingestion", str(ingestion_id)))
     return read_ingestion(context, ingestion_id)
 
 
@@ -195,10 +211,12 @@ def retry_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionRes
         **documented("cross_origin", "not_found", "ingestion_finished", "database_unavailable"),
     },
 )
-def cancel_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionResponse:
+def cancel_ingestion(context: CurrentContext, principal: Follower, ingestion_id: UUID) -> IngestionResponse:
     """Stop an ingestion that waits or is being read. What is in already stays; nothing more comes in."""
     with transaction(context.database.engine) as session:
+        own(session, ingestion_id, principal)
         gallery.cancel_ingestion(session, ingestion_id)
+        audit.record(session, principal.actor, "ingestion.cancel", ("ingestion", str(ingestion_id)))
     return read_ingestion(context, ingestion_id)
 
 
@@ -213,10 +231,10 @@ def cancel_ingestion(context: CurrentContext, ingestion_id: UUID) -> IngestionRe
         **documented("not_found", "database_unavailable"),
     },
 )
-async def get_events(context: CurrentContext, ingestion_id: UUID) -> Response:
+async def get_events(context: CurrentContext, principal: Follower, ingestion_id: UUID) -> Response:
     """How far an ingestion is, told as it goes on (Server-Sent Events). The data of each event is an
     `IngestionProgress`: the ingestion, with its rate and the time left."""
-    await run_in_threadpool(read_ingestion, context, ingestion_id)
+    await run_in_threadpool(get_ingestion, context, principal, ingestion_id)
     return StreamingResponse(events(context, ingestion_id), media_type="text/event-stream")
 
 
@@ -254,6 +272,7 @@ async def events(context: Context, ingestion_id: UUID) -> AsyncIterator[str]:
 )
 def get_items(
     context: CurrentContext,
+    principal: Follower,
     ingestion_id: UUID,
     state: ItemState | None = None,
     after: Annotated[int, Query(ge=-1, lt=2**31, description="Items above this position")] = -1,
@@ -261,7 +280,7 @@ def get_items(
 ) -> IngestionItems:
     """What became of each item, in the order of the archive."""
     with transaction(context.database.engine) as session:
-        existing(gallery.ingestion(session, ingestion_id), ingestion_id)
+        own(session, ingestion_id, principal)
         found = gallery.ingestion_items(session, ingestion_id, state, after, limit)
     items = [IngestionItem(**vars(item)) for item in found]
     return IngestionItems(items=items, next_after=items[-1].position if len(items) == limit else None)

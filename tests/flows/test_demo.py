@@ -55,7 +55,7 @@ def test_prints_a_ranking_of_the_whole_gallery(demo: tuple[str, str]) -> None:
     assert f"{expected} indexed" in printed
     assert len(re.findall(r"^│\s*\d+\s*│", printed, re.MULTILINE)) == 10
     with Client(address) as client:
-        assert client.ready()["ready"] is True
+        assert client.ready().ready is True
 
 
 def described_people() -> list[tuple[str, str]]:
@@ -69,7 +69,7 @@ def described_people() -> list[tuple[str, str]]:
 def test_ten_descriptions_find_the_right_person(demo: tuple[str, str], description: str, pid: str) -> None:
     with Client(demo[0]) as client:
         answer = client.search({"query": {"text": description}, "limit": 10})
-    assert pid in [result["image"]["external_id"].split("_")[0] for result in answer["results"]]
+    assert pid in [str(result.image.external_id).split("_")[0] for result in answer.results]
 
 
 def curl_examples() -> list[str]:

@@ -84,6 +84,7 @@ def test_the_same_ranking_after_the_service_was_killed(tmp_path: Path) -> None:
     port = free_port()
     environment = {
         "PERSON_SEARCH_DATA_DIR": str(tmp_path / "data"),
+        "PERSON_SEARCH_AUTH": "open",
         "PERSON_SEARCH_CHECKPOINT": str(checkpoint),
         "PERSON_SEARCH_PORT": str(port),
         "PERSON_SEARCH_POLL_SECONDS": "0.1",
@@ -95,9 +96,9 @@ def test_the_same_ranking_after_the_service_was_killed(tmp_path: Path) -> None:
         until(client.ready, log)
         worker = stack.enter_context(program("worker", environment, log))
         accepted = client.ingest_zip(io.BytesIO(outfits()), register_cameras=True)
-        state = until(lambda: (s := client.ingestion(accepted["id"]))["done"] and s, log)
-        assert state["counts"]["indexed"] == len(UPPER) * len(LOWER)
-        until(lambda: client.search(query)["candidates"] == len(UPPER) * len(LOWER), log)
+        state = until(lambda: (s := client.ingestion(accepted.id)).done and s, log)
+        assert state.counts.indexed == len(UPPER) * len(LOWER)
+        until(lambda: client.search(query).candidates == len(UPPER) * len(LOWER), log)
         before = client.search(query)
 
         first.kill()
@@ -106,17 +107,15 @@ def test_the_same_ranking_after_the_service_was_killed(tmp_path: Path) -> None:
         until(client.ready, log)
         after = client.search(query)
 
-        assert [r["image_id"] for r in after["results"]] == [r["image_id"] for r in before["results"]]
-        assert [r["similarity"] for r in after["results"]] == [r["similarity"] for r in before["results"]]
-        assert after["checkpoint_id"] == before["checkpoint_id"]
+        assert [r.image_id for r in after.results] == [r.image_id for r in before.results]
+        assert [r.similarity for r in after.results] == [r.similarity for r in before.results]
+        assert after.checkpoint_id == before.checkpoint_id
 
         # The worker lost its database with the service that owned it, and goes on with the new one.
-        extra = client.request(
-            "POST", "/api/v1/images", files={"image": ("x.png", _png((120, 10, 200)), "image/png")}
-        ).json()
-        until(lambda: client.search(query)["candidates"] == len(UPPER) * len(LOWER) + 1, log)
-        client.request("DELETE", f"/api/v1/images/{extra['id']}")
-        assert [r["image_id"] for r in client.search(query)["results"]] == [r["image_id"] for r in before["results"]]
+        extra = client.add_image(_png((120, 10, 200)))
+        until(lambda: client.search(query).candidates == len(UPPER) * len(LOWER) + 1, log)
+        client.delete_image(extra.id)
+        assert [r.image_id for r in client.search(query).results] == [r.image_id for r in before.results]
         assert worker.poll() is None
 
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 from model.encoder import Encoder
 from service.client import Client
+from service.search_schemas import SearchResponse
 from tests.flows.test_service_killed import free_port, program, until
 from tests.helpers import LOWER, UPPER, make_tiny_checkpoint
 
@@ -48,6 +49,7 @@ def test_searches_go_on_while_the_gallery_is_upgraded_and_rolled_back(
     ports, log = [free_port(), free_port()], tmp_path / "log.jsonl"
     shared = {
         "PERSON_SEARCH_DATA_DIR": str(tmp_path / "data"),
+        "PERSON_SEARCH_AUTH": "open",
         "PERSON_SEARCH_POLL_SECONDS": "0.2",
         "PERSON_SEARCH_DEVICE": "cpu",
         "OMP_NUM_THREADS": "1",
@@ -61,27 +63,30 @@ def test_searches_go_on_while_the_gallery_is_upgraded_and_rolled_back(
         stack.enter_context(program("worker", shared, tmp_path / "worker.jsonl"))
         first, second = replicas
         accepted = first.ingest_zip(io.BytesIO(zipped(pictures)))
-        until(lambda: first.ingestion(accepted["id"])["counts"]["indexed"] == images, log, PATIENCE)
-        until(lambda: all(found(replica)["candidates"] == images for replica in replicas), log)
+        until(lambda: first.ingestion(accepted.id).counts.indexed == images, log, PATIENCE)
+        until(lambda: all(found(replica).candidates == images for replica in replicas), log)
         before = found(first)
 
         with searching([replica.url for replica in replicas], clients) as seen:
             with files[1].open("rb") as file:
-                assert first.register_checkpoint(file)["id"] == new
-            until(lambda: first.checkpoint(new)["coverage"]["pending"] == 0, log, PATIENCE)
-            report = first.act_on_checkpoint(new, "activate", {})["gate"]
-            assert report["passed"] and report["overlap"]["text"]["queries"] == len(TEXTS)
-            until(lambda: all(found(replica)["checkpoint_id"] == new for replica in replicas), log)
+                assert first.register_checkpoint(file).id == new
+            until(
+                lambda: (how_far := first.checkpoint(new).coverage) is not None and how_far.pending == 0, log, PATIENCE
+            )
+            until(lambda: {a["request"]["query"]["text"] for a in seen.answers} == set(TEXTS), log)
+            report = first.activate_checkpoint(new).gate
+            assert report is not None and report.passed and report.overlap["text"].queries == len(TEXTS)
+            until(lambda: all(found(replica).checkpoint_id == new for replica in replicas), log)
             seen.wait_for(new, per_client=3)
-            page = second.request("GET", f"/api/v1/searches/{before['id']}").json()
-            assert page["checkpoint_id"] == old and page["results"] == before["results"], "frozen"
-            second.act_on_checkpoint(new, "rollback", {})
-            until(lambda: all(found(replica)["checkpoint_id"] == old for replica in replicas), log)
+            page = second.get_search(before.id)
+            assert page.checkpoint_id == old and page.results == before.results, "frozen"
+            second.roll_back_checkpoint(new)
+            until(lambda: all(found(replica).checkpoint_id == old for replica in replicas), log)
             seen.wait_for(old, per_client=3)
 
     assert not seen.failures, seen.failures[:3]
     assert {answer["checkpoint_id"] for answer in seen.answers} == {old, new}
-    for answer in [before, *seen.answers]:
+    for answer in [before.model_dump(mode="json"), *seen.answers]:
         expected[answer["checkpoint_id"]].check(answer)
 
 
@@ -129,7 +134,7 @@ class Expected:
         np.testing.assert_allclose(given, np.sort(similarities)[::-1][:LIMIT], atol=TOLERANCE)
 
 
-def found(client: Client) -> dict[str, Any]:
+def found(client: Client) -> SearchResponse:
     return client.search({"query": {"text": TEXTS[0]}, "limit": LIMIT})
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from indexer import checkpoints, gallery, gate, holds, journal, retention, traces
+from indexer import checkpoints, gallery, gate, holds, index, journal, retention, traces
 from indexer.checkpoints import Missing
 from indexer.database import Database, transaction
 from indexer.erasure import Eraser, only_one
@@ -22,6 +22,7 @@ from indexer.gate import Report
 from indexer.holds import NewHold
 from indexer.idempotency import remember
 from indexer.images import DEFAULT_LIMITS, ImageLimits, ImageStore, StoredImage
+from indexer.index import SPECS
 from indexer.intake import ingest_entries
 from indexer.items import Entry
 from indexer.metadata import ItemMetadata
@@ -74,9 +75,9 @@ def test_nothing_is_left_of_an_erased_person_and_all_of_the_others(filled: Galle
     assert filled.values("SELECT count(*) FROM embedding WHERE state = 'ready'") == [2]
     assert filled.traces_of("bob-r"), "others stay"
     assert filled.store.files_of(sha256(2))
-    results = filled.kept(ranking).results
-    assert len(results) == 3 and results[0]["row"] == results[2]["row"] == 0, "places in the ranking stay"
-    assert filled.values("SELECT row FROM image") == [results[1]["row"]]
+    rows = filled.ranked(ranking)
+    assert len(rows) == 3 and rows[0] == rows[2] == 0, "places in the ranking stay"
+    assert filled.values("SELECT row FROM image") == [rows[1]]
     for search_id in (asked_by_name, asked_in_text, asked_by_image):
         assert filled.kept(search_id).request == {} and filled.kept(search_id).expires_at < datetime.now(UTC)
     with transaction(filled.database.engine) as session:
@@ -89,10 +90,14 @@ def test_nothing_is_left_of_an_erased_person_and_all_of_the_others(filled: Galle
     assert len(filled.replica.state.index) == 1
 
 
-def test_no_vector_of_an_erased_person_is_left_on_the_disk(filled: Gallery) -> None:
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_vector_of_an_erased_person_is_left_on_the_disk(
+    spec: str, filled: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "COMPRESSED_FROM", 2)
     ids = filled.add(*((seed, metadata(f"j-{seed}", "jana" if seed == 2 else None)) for seed in range(1, 5)))
     folder = filled.folder / FOLDER
-    replicas = [Replica(filled.database, encoder, snapshots=folder) for encoder in (ENCODER, OTHER)]
+    replicas = [Replica(filled.database, encoder, spec, snapshots=folder) for encoder in (ENCODER, OTHER)]
     for replica in replicas:
         replica.load()
         replica.save()
@@ -119,13 +124,13 @@ def test_no_vector_of_an_erased_person_is_left_on_the_disk(filled: Gallery) -> N
     for replica in replicas:  # killed just now: what is left of the snapshot is used, and completed
         encoder = replica.state.encoder
         with capture_logs() as logs:
-            again = Replica(filled.database, encoder, snapshots=folder)
+            again = Replica(filled.database, encoder, spec, snapshots=folder)
             again.load()
         assert [line["event"] for line in logs] == ["index_loaded"]
         assert sorted(again.state.index.rows.tolist()) == left
     replicas[0].save()
     with capture_logs() as logs:
-        Replica(filled.database, ENCODER, snapshots=folder).load()
+        Replica(filled.database, ENCODER, spec, snapshots=folder).load()
     assert [line["read_from_database"] for line in logs] == [0]
 
 
@@ -178,7 +183,7 @@ def test_an_identity_that_lives_on_elsewhere_is_not_forgotten(filled: Gallery) -
     search = filled.freeze(ids, {"filter": {"identity": {"eq": "carol"}}})
     filled.eraser.erase(Selection(image_ids=(ids[0],)), "blurred")
     assert filled.kept(search).request != {}
-    assert [result["row"] == 0 for result in filled.kept(search).results] == [True, False]
+    assert [row == 0 for row in filled.ranked(search)] == [True, False]
     filled.eraser.erase(Selection(image_ids=(ids[1],)), "blurred")
     assert filled.kept(search).request == {}
 

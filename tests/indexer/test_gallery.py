@@ -634,14 +634,3 @@ def test_ledger_follows_what_becomes_of_its_images(session: Session) -> None:
     assert [item.position for item in gallery.ingestion_items(session, id, after=1, limit=2)] == [2, 3]
     assert gallery.ingestion_items(session, id, state="failed") == items[1:2]
     assert gallery.ingestion(session, uuid4()) is None
-
-
-def test_search_is_kept_for_a_day(session: Session) -> None:
-    register(session)
-    id = uuid4()
-    results = [{"image_id": str(uuid4()), "similarity": 0.25}]
-    saved = gallery.save_search(session, id, {"query": {"text": "red jacket"}}, CHECKPOINT, results)
-    assert gallery.search_by_id(session, id) == saved
-    assert (saved.results, saved.checkpoint_id) == (results, CHECKPOINT)
-    assert saved.expires_at - saved.created_at == timedelta(days=1)
-    assert gallery.search_by_id(session, uuid4()) is None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sqlalchemy import text
 
-from indexer import checkpoints, gallery, worker
+from indexer import checkpoints, gallery, searches, worker
 from indexer.canaries import embed_canaries
 from indexer.database import Database, transaction
 from indexer.gate import LabelledText, Report, _shared, judge, rank1_across_cameras
@@ -74,10 +74,11 @@ def embed(database: Database, store: ImageStore, encoder: GridEncoder) -> None:
 
 
 def asked(database: Database, *texts: str) -> None:
+    nothing = searches.Ranking(np.empty(0, np.int64), np.empty(0, np.float32))
     with transaction(database.engine) as session:
         for one in texts:
             request = {"asked": {"query": {"text": one}}}
-            gallery.save_search(session, new_id(), request, OLD.checkpoint_id, [])
+            searches.save(session, new_id(), request, OLD.checkpoint_id, nothing)
 
 
 def judged(database: Database, new: GridEncoder = NEW, **given: Any) -> Report:

@@ -1,4 +1,7 @@
-"""The index against brute force: the same rows in the same order, ties and filters included."""
+"""The index against brute force: the same rows in the same order, ties and filters included.
+
+Of the compressed index here are the tests that the flat one passes too, among so few rows that both are exact.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexer import index as index_module
 from indexer.errors import InvalidSettings
-from indexer.index import VectorIndex
+from indexer.index import SPECS, VectorIndex
 
 DIM = 8
+
+
+@pytest.fixture(autouse=True)
+def codes_of_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small compressed index has codes, and files."""
+    monkeypatch.setattr(index_module, "COMPRESSED_FROM", 16)
+
+
+both = pytest.mark.parametrize("spec", SPECS)
 
 
 def brute_force(
@@ -49,19 +61,20 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def filled(n: int, dim: int = DIM, seed: int = 0) -> tuple[VectorIndex, dict[int, np.ndarray]]:
+def filled(n: int, dim: int = DIM, seed: int = 0, spec: str = "flat") -> tuple[VectorIndex, dict[int, np.ndarray]]:
     vectors = unit(np.random.default_rng(seed).normal(size=(n, dim)))
-    index = VectorIndex(dim)
+    index = VectorIndex(dim, spec)
     index.add(np.arange(n), vectors)
     return index, dict(enumerate(vectors))
 
 
-@settings(max_examples=200, deadline=None)
+@both
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_search_equals_brute_force(seed: int, data: st.DataObject) -> None:
+def test_search_equals_brute_force(spec: str, seed: int, data: st.DataObject) -> None:
     """Random additions, replacements, removals; vectors of few values or copied from each other, so that many tie."""
     random = np.random.default_rng(seed)
-    index, gallery = VectorIndex(DIM), dict[int, np.ndarray]()
+    index, gallery = VectorIndex(DIM, spec), dict[int, np.ndarray]()
     for _ in range(data.draw(st.integers(0, 6), "changes")):
         n = int(random.integers(1, 40))
         rows = random.choice(200, n, replace=False)
@@ -154,8 +167,9 @@ def test_nothing_to_find(allowed: np.ndarray | None) -> None:
     assert similarities.shape == rows.shape == (0, 4)
 
 
-def test_removing_everything_and_adding_again() -> None:
-    index, gallery = filled(100)
+@both
+def test_removing_everything_and_adding_again(spec: str) -> None:
+    index, gallery = filled(100, spec=spec)
     assert index.remove(np.arange(50)) == 50
     assert index.remove(np.arange(100)) == 50
     assert index.remove(np.arange(100)) == 0
@@ -164,8 +178,9 @@ def test_removing_everything_and_adding_again() -> None:
     check(index, {7: gallery[7]}, gallery[7][None], 3)
 
 
-def test_reconstruct() -> None:
-    index, gallery = filled(100)
+@both
+def test_reconstruct(spec: str) -> None:
+    index, gallery = filled(100, spec=spec)
     rows = np.array([99, 3, 50, 3])
     np.testing.assert_array_equal(index.reconstruct(rows), np.stack([gallery[row] for row in rows]))
     index.remove(np.array([3]))
@@ -191,19 +206,21 @@ def test_what_cannot_be_indexed_is_refused_and_changes_nothing() -> None:
     assert len(index) == 3 and 9 not in index
 
 
-def test_blocks_stay_few_however_vectors_arrive() -> None:
-    index = VectorIndex(2)
+@both
+def test_blocks_stay_few_however_vectors_arrive(spec: str) -> None:
+    index = VectorIndex(2, spec)
     for row in range(1000):
         index.add(np.array([row]), np.ones((1, 2), np.float32))
         assert len(index._blocks) <= 11  # 1 + log2(1000)
     assert len(index) == 1000
 
 
-def test_search_while_others_write_sees_every_row_that_stays() -> None:
+@both
+def test_search_while_others_write_sees_every_row_that_stays(spec: str) -> None:
     """Rows 0 to 99 are the most similar and never touched: whatever happens to the others, they are always found."""
     random = np.random.default_rng(6)
     query = unit(np.ones(DIM))
-    index = VectorIndex(DIM)
+    index = VectorIndex(DIM, spec)
     index.add(np.arange(100), np.repeat(query[None], 100, axis=0))
     done = threading.Event()
 
@@ -232,18 +249,22 @@ def test_search_while_others_write_sees_every_row_that_stays() -> None:
     assert len(index) == 100 + 2 * 60 * 25
 
 
-def test_search_waits_for_no_writer() -> None:
+@both
+def test_search_waits_for_no_writer(spec: str) -> None:
     """It is answered while somebody holds the lock of the writers, and writers do not need it to end."""
-    index, gallery = filled(50)
+    index, gallery = filled(50, spec=spec)
     with index._writing, ThreadPoolExecutor(1) as pool:
         found = pool.submit(index.search, gallery[7][None], 1).result(60)
     assert found[1].tolist() == [[7]]
 
 
-def test_compacting_lets_go_of_removed_vectors_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_compacting_lets_go_of_removed_vectors_and_changes_no_answer(
+    spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(index_module, "MAX_BLOCK", 64)
     random = np.random.default_rng(8)
-    index, gallery = filled(1000)
+    index, gallery = filled(1000, spec=spec)
     queries = unit(random.normal(size=(3, DIM)))
     for _ in range(30):
         gone = random.choice(sorted(gallery), 30, replace=False)
@@ -263,8 +284,9 @@ def test_compacting_lets_go_of_removed_vectors_and_changes_no_answer(monkeypatch
     assert index.blocks == () and len(index.rows) == 0
 
 
-def test_rows_are_those_that_are_there() -> None:
-    index, _ = filled(10)
+@both
+def test_rows_are_those_that_are_there(spec: str) -> None:
+    index, _ = filled(10, spec=spec)
     index.remove(np.array([2, 3]))
     assert sorted(index.rows.tolist()) == [0, 1, 4, 5, 6, 7, 8, 9]
     assert VectorIndex(DIM).rows.tolist() == []

@@ -11,18 +11,21 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from indexer import gallery
+from indexer import index as index_module
 from indexer import replica as replica_module
 from indexer.database import Database, connect, transaction
 from indexer.errors import DatabaseUnavailable
+from indexer.index import SPECS
 from indexer.replica import Gap, Replica
 from indexer.settings import GallerySettings
 from tests.indexer.live_gallery import DIM, Encoder, add, assert_same, delete, eventually, register, vectors_in
 
 
-@pytest.fixture
-def replica(database: Database) -> Replica[Encoder]:
+@pytest.fixture(params=SPECS)
+def replica(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Replica[Encoder]:
+    monkeypatch.setattr(index_module, "COMPRESSED_FROM", 2)
     register(database)
-    return Replica(database, Encoder())
+    return Replica(database, Encoder(), request.param)
 
 
 def test_load_takes_what_is_there(database: Database, replica: Replica[Encoder]) -> None:

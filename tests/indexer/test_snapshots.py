@@ -23,7 +23,7 @@ from indexer import gallery, snapshots
 from indexer import index as index_module
 from indexer.database import Database, transaction
 from indexer.errors import StorageFull
-from indexer.index import FAISS_VERSION, VectorIndex
+from indexer.index import FAISS_VERSION, SPECS, Coded, VectorIndex
 from indexer.replica import Replica
 from indexer.snapshots import MANIFEST, Manifest, SnapshotRefused, folder_of, opened
 from tests.indexer.live_gallery import DIM, Encoder, add, assert_same, delete, eventually, register, vectors_in
@@ -35,13 +35,19 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a small gallery has several."""
+    """So that a small gallery has several, and a compressed one codes."""
     monkeypatch.setattr(index_module, "MAX_BLOCK", 16)
+    monkeypatch.setattr(index_module, "COMPRESSED_FROM", 8)
 
 
-def contents(folder: Path, checkpoint: str = "checkpoint", dim: int = DIM) -> dict[int, tuple[float, ...]] | None:
+both = pytest.mark.parametrize("spec", SPECS)
+
+
+def contents(
+    folder: Path, checkpoint: str = "checkpoint", dim: int = DIM, spec: str = "flat"
+) -> dict[int, tuple[float, ...]] | None:
     """Everything in a snapshot, None if there is none. Raises SnapshotRefused."""
-    with opened(folder, checkpoint, dim, "flat") as saved:
+    with opened(folder, checkpoint, dim, spec) as saved:
         if saved is None:
             return None
         return {
@@ -196,13 +202,13 @@ def test_a_checkpoint_id_never_leads_elsewhere(tmp_path: Path, id: str) -> None:
 class Gallery:
     """A gallery in the database and the folder of its index; every `start` is a new replica's."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        self.database, self.root = database, folder
+    def __init__(self, database: Database, folder: Path, spec: str = "flat") -> None:
+        self.database, self.root, self.spec = database, folder, spec
         self.folder = folder / "checkpoint"
 
     def start(self, encoder: Encoder | None = None) -> tuple[Replica[Encoder], list[dict[str, Any]]]:
         """A loaded replica and what it logged."""
-        replica = Replica(self.database, encoder or Encoder(), snapshots=self.root)
+        replica = Replica(self.database, encoder or Encoder(), self.spec, snapshots=self.root)
         with capture_logs() as logs:
             replica.load()
         return replica, [dict(line) for line in logs]
@@ -420,9 +426,10 @@ def test_after_a_restore_the_snapshot_of_what_came_later_is_refused(database: Da
         after.check_refused("2 of its vectors are not those of the database")
 
 
-def test_a_start_from_a_snapshot_reads_no_vector(database: Database, tmp_path: Path) -> None:
+@both
+def test_a_start_from_a_snapshot_reads_no_vector(spec: str, database: Database, tmp_path: Path) -> None:
     register(database)
-    kept = Gallery(database, tmp_path)
+    kept = Gallery(database, tmp_path, spec)
     rows = add(database, *map(str, range(40)))
     first = kept.saved()
     truth = vectors_in(database)
@@ -430,6 +437,7 @@ def test_a_start_from_a_snapshot_reads_no_vector(database: Database, tmp_path: P
     with transaction(database.engine) as session:  # a statement that reads vectors now fails
         session.execute(text("ALTER TABLE embedding RENAME COLUMN vector TO hidden"))
     replica, logs = kept.start()
+    assert any(isinstance(block.held, Coded) for block in replica.state.index.blocks) == (spec == "compressed")
     with transaction(database.engine) as session:
         session.execute(text("ALTER TABLE embedding RENAME COLUMN hidden TO vector"))
     del truth[rows[3]]
@@ -445,7 +453,8 @@ def test_a_start_from_a_snapshot_reads_no_vector(database: Database, tmp_path: P
     assert later in replica.state.index
 
 
-def test_two_checkpoints_side_by_side(database: Database, tmp_path: Path) -> None:
+@both
+def test_two_checkpoints_side_by_side(spec: str, database: Database, tmp_path: Path) -> None:
     register(database)
     add(database, *map(str, range(5)))
     register(database, "other", 2)
@@ -453,7 +462,7 @@ def test_two_checkpoints_side_by_side(database: Database, tmp_path: Path) -> Non
         claimed = gallery.claim_unembedded(session, "other", 10, 60, 4)
         rows = [item.row for item in claimed.items]
         gallery.record_embeddings(session, "other", claimed.token, rows, np.eye(5, 2, dtype=np.float32))
-    kept = Gallery(database, tmp_path)
+    kept = Gallery(database, tmp_path, spec)
     for encoder in (Encoder(), Encoder("other", 2)):
         kept.start(encoder)[0].save()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "other"]
@@ -469,15 +478,16 @@ def test_two_checkpoints_side_by_side(database: Database, tmp_path: Path) -> Non
 # -------------------------------------------------------------------------------------------------------- the shutdowns
 
 
+@both
 def test_it_is_saved_at_the_end_and_meanwhile_but_only_when_something_changed(
-    database: Database, tmp_path: Path
+    spec: str, database: Database, tmp_path: Path
 ) -> None:
     register(database)
     rows = add(database, *map(str, range(3)))
-    kept = Gallery(database, tmp_path)
+    kept = Gallery(database, tmp_path, spec)
     replica, _ = kept.start()
     replica.stop()
-    assert set(contents(kept.folder) or {}) == set(rows)
+    assert set(contents(kept.folder, spec=spec) or {}) == set(rows)
 
     replica, _ = kept.start()
     with capture_logs() as logs:
@@ -488,15 +498,16 @@ def test_it_is_saved_at_the_end_and_meanwhile_but_only_when_something_changed(
     replica.start_following(0.01, save_seconds=0.01)
     try:
         (later,) = add(database, "later")
-        eventually(lambda: set(contents(kept.folder) or {}) == {*rows, later})
+        eventually(lambda: set(contents(kept.folder, spec=spec) or {}) == {*rows, later})
     finally:
         replica.stop()
 
 
-def test_a_removed_vector_leaves_the_disk(database: Database, tmp_path: Path) -> None:
+@both
+def test_a_removed_vector_leaves_the_disk(spec: str, database: Database, tmp_path: Path) -> None:
     register(database)
     rows = add(database, *map(str, range(40)))
-    kept = Gallery(database, tmp_path)
+    kept = Gallery(database, tmp_path, spec)
     replica = kept.saved()
     secret = vectors_in(database)[rows[5]].tobytes()
     assert any(secret in path.read_bytes() for path in files(kept.folder))
@@ -552,16 +563,19 @@ def test_nobody_writes_while_another_service_erases(database: Database, tmp_path
     assert kept.folder.exists()
 
 
-def test_what_was_mended_is_saved_although_no_change_was_followed(database: Database, tmp_path: Path) -> None:
+@both
+def test_what_was_mended_is_saved_although_no_change_was_followed(
+    spec: str, database: Database, tmp_path: Path
+) -> None:
     register(database)
     rows = add(database, *map(str, range(5)))
-    kept = Gallery(database, tmp_path)
+    kept = Gallery(database, tmp_path, spec)
     replica, _ = kept.start()
     replica.state.index.remove(np.array(rows[:2]))
     replica.save()
     replica.mend()
     replica.save()
-    assert set(contents(kept.folder) or {}) == set(rows)
+    assert set(contents(kept.folder, spec=spec) or {}) == set(rows)
 
 
 def test_where_it_cannot_be_written_the_index_serves_on(database: Database, tmp_path: Path) -> None:
@@ -589,12 +603,13 @@ def test_without_a_folder_nothing_is_kept(database: Database, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@both
 def test_forgetting_rows_leaves_the_blocks_of_others_and_a_snapshot_that_can_be_used(
-    database: Database, tmp_path: Path
+    spec: str, database: Database, tmp_path: Path
 ) -> None:
     register(database)
     rows = add(database, *map(str, range(3)))
-    kept = Gallery(database, tmp_path)
+    kept = Gallery(database, tmp_path, spec)
     replica = kept.saved()
     (first,) = kept.folder.glob("*.block")
     damaged = kept.folder / ("0" * 64 + ".block")

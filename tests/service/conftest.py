@@ -145,7 +145,9 @@ def running_service(
     With the setting `checkpoint` it loads that one, else it has `encoder` or the cheap one.
     """
     limits = {"max_image_bytes": 2**20, "max_upload_bytes": 2**21, "max_ingestion_bytes": 2**22, "min_free_bytes": 0}
-    settings = ServiceSettings(data_dir=folder, poll_seconds=0.05, **{**limits, **changes})
+    # Who may come in is a matter of test_access.py alone.
+    usual = {**limits, "auth": "open", "poll_seconds": 0.05, "readiness_seconds": 0}
+    settings = ServiceSettings(data_dir=folder, **{**usual, **changes})
     with contextlib.ExitStack() as stack:
         if database is None and not embedded:
             database = stack.enter_context(fresh_database())

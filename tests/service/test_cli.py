@@ -172,6 +172,7 @@ def test_what_cannot_be_opened_is_one_sentence(
 
 def test_a_service_without_authentication_stays_at_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSON_SEARCH_HOST", "0.0.0.0")
+    monkeypatch.setenv("PERSON_SEARCH_AUTH", "open")
     status, _, err = run("config", "show")
     assert status == 1
     assert err.startswith("error: The service would listen on 0.0.0.0")

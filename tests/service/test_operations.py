@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from indexer.errors import InvalidSettings
+from indexer.presence import WORKER_LOCK, Presence
 from service import search
 from service.app import PAGE, open_context
 from service.context import Vectors
@@ -39,9 +40,54 @@ def test_a_sound_service_is_alive_ready_and_says_what_it_is(service: Service) ->
     service.embed()
     assert service.http.get("/livez").json() == {"alive": True}
     names = ["schema", "checkpoint", "index", "canary", "disk"]
-    assert checks(service) == (200, dict.fromkeys(names, True))
+    status, passed = checks(service)
+    assert passed.pop("worker") is False  # information: searches are answered without one
+    assert (status, passed) == (200, dict.fromkeys(names, True))
     version = service.http.get("/version").json()
     assert version["checkpoint_id"] == service.encoder.checkpoint_id and version["has_text"] is True
+
+
+def test_readiness_tells_whether_a_worker_is_there(service: Service) -> None:
+    def worker() -> Json:
+        (check,) = [check for check in service.http.get("/readyz").json()["checks"] if check["name"] == "worker"]
+        return dict(check)
+
+    with Presence(service.database, WORKER_LOCK), Presence(service.database, WORKER_LOCK):
+        assert worker()["ok"] is True and worker()["detail"].startswith("2 workers are connected")
+    assert worker()["ok"] is False and worker()["required"] is False
+    assert "person-search worker" in worker()["detail"]
+
+
+def test_readiness_is_found_out_once_for_all_who_ask(tmp_path: Path) -> None:
+    class Counting(GridEncoder):
+        texts = 0
+
+        def embed_texts(self, texts: Sequence[str]) -> Vectors:
+            self.texts += len(texts)
+            return super().embed_texts(texts)
+
+    encoder = Counting()
+    with running_service(tmp_path, encoder=encoder, readiness_seconds=3600) as service:
+        before = encoder.texts
+        assert [checks(service)[0] for _ in range(5)] == [200] * 5
+        assert encoder.texts == before + 1
+
+
+def test_before_all_is_open_and_after_the_signal_nobody_is_sent_here(service: Service) -> None:
+    state, context = service.app.state, service.context
+    try:
+        state.context = None
+        assert checks(service) == (503, {"start": False})
+        assert service.http.get("/livez").status_code == 200
+        refused = service.http.get("/api/v1/cameras")
+        assert (refused.status_code, problem(refused)["code"]) == (503, "not_ready")
+        assert int(refused.headers["Retry-After"]) > 0
+        state.context, state.stopping = context, True
+        assert checks(service) == (503, {"stop": False})
+        assert service.search(ASK).status_code == 201  # who is here already is served
+    finally:
+        state.context, state.stopping = context, False
+    assert checks(service)[0] == 200
 
 
 def test_an_index_that_differs_from_the_database_is_not_ready(
@@ -189,6 +235,9 @@ def test_an_unexpected_error_keeps_its_secrets(service: Service, monkeypatch: py
         ("GET", "/page/../settings.py", 404, "no_such_route"),
         ("GET", "/page/none.js", 404, "no_such_route"),
         ("PUT", "/api/v1/cameras", 405, "method_not_allowed"),
+        ("GET", "/api/v1/images/facets", 405, "method_not_allowed"),
+        ("GET", "/api/v1/images/%09", 422, "invalid_request"),
+        ("GET", "/api/v1/images/a%0Ab", 422, "invalid_request"),
         ("DELETE", "/", 405, "method_not_allowed"),
     ],
 )
@@ -279,9 +328,9 @@ def test_logs_are_json_lines_that_never_say_what_was_looked_for(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::"])
 def test_without_authentication_only_loopback_is_served(host: str) -> None:
-    with pytest.raises(ValidationError, match="no authentication yet"):
-        ServiceSettings(host=host)
-    assert ServiceSettings(host=host, allow_remote=True).host == host
+    with pytest.raises(ValidationError, match="but is open"):
+        ServiceSettings(host=host, auth="open")
+    assert ServiceSettings(host=host).auth == "required"
 
 
 def test_a_mistyped_setting_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

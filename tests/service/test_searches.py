@@ -139,7 +139,7 @@ def test_a_search_under_a_filter_equals_brute_force(
     everything = ranked(gallery, service.encoder.embed_texts([words])[0], wanted)
     assert_same_ranking(answer, everything[:limit])
     assert answer["exact"] is True and answer["candidates"] == len(everything)
-    assert answer["next_cursor"] is None
+    assert (answer["next_cursor"] is None) == (len(everything) <= limit)
 
 
 # ---------------------------------------------------------------------------------------------------------- queries
