@@ -93,6 +93,7 @@ def mmet_synth() -> Recipe:
             image_layers=6,
             text_layers=3,
             fusion_layers=2,
+            vocabulary_size=4096,  # more than three times the pieces of its captions
             positions=64,
             poolers=False,
             fusion_sees_padding=False,

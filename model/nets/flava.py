@@ -52,10 +52,19 @@ class Block(nn.Module):
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.attention_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, S, D / heads)
         seen = None if mask is None else mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(query, key, value, seen).transpose(1, 2)
+        attended = attend(query, key, value, seen).transpose(1, 2)
         x = x + self.out(attended.reshape(batch, length, width))
         out: Tensor = x + self.reduce(F.gelu(self.expand(self.norm2(x))))
         return out
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None) -> Tensor:
+    """Scaled dot-product attention, (B, heads, S, d) each. On a CPU torch's fused kernel is five times slower in
+    bfloat16 than in float32, so there it leaves autocast."""
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(query, key, value, seen)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), seen)
 
 
 class Transformer(nn.Module):
