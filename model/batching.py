@@ -135,11 +135,16 @@ def cache_captions(
 
 
 def attribute_classes(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
-    """The classes of every attribute head, from training samples; empty where no sample has attributes."""
+    """The classes of every attribute head, from training samples; empty where no sample has attributes.
+
+    Where some images are infrared, colours have no head: what both lights have in common is to be learned.
+    """
     known = [sample.attributes for sample in samples if sample.attributes is not None]
     if not known:
         return {}
-    return {name: tuple(sorted({_class(attributes, name) for attributes in known})) for name in ATTRIBUTES}
+    dark = any(sample.modality not in (None, "visible") for sample in samples)
+    names = [name for name in ATTRIBUTES if not (dark and name.endswith("color"))]
+    return {name: tuple(sorted({_class(attributes, name) for attributes in known})) for name in names}
 
 
 def attribute_labels(samples: Sequence[Sample], classes: dict[str, tuple[str, ...]]) -> Tensor:
