@@ -38,8 +38,9 @@ class MCJAConfig:
         RegDB.
     cmr_strength: of the soft rank; at 0.5, as published, no rank has any influence (see model.losses_mcja), about 0.02
         makes the loss aware of ranks.
-    identity_weight, cmr_weight: factors of the losses. attribute_weight: of attribute heads on the same feature, an
-        addition of ours for rendered people and trainings from nothing.
+    identity_weight, cmr_weight: factors of the losses. attribute_weight: of attribute heads on the feature before the
+        neck (behind it, where means are zero, biases alone could learn how frequent a class is), an addition of ours
+        for rendered people and trainings from nothing.
     """
 
     num_ids: int = 0
@@ -167,7 +168,8 @@ class MCJA(nn.Module):
         del epoch  # the losses are the same throughout
         if self.heads is None or batch.modalities is None:
             raise ValueError("Training needs a net built with num_ids, and a batch that knows its images' modalities.")
-        z = self.features(batch.images)
+        pooled = self.pool(self.feature_map(batch.images))
+        z: Tensor = self.neck(pooled)
         # Half precision would cost the similarities their last digits: the losses leave autocast.
         with torch.autocast(z.device.type, enabled=False):
             c, losses = self.config, dict[str, Tensor]()
@@ -180,7 +182,7 @@ class MCJA(nn.Module):
             if self.heads.attributes is not None:
                 if batch.attributes is None:
                     raise ValueError("This net has attribute heads: its batches need attributes, -1 where unknown.")
-                logits = self.heads.attributes(z).split(self.heads.sizes, dim=1)
+                logits = self.heads.attributes(all_rows(pooled.float())).split(self.heads.sizes, dim=1)
                 losses["attribute"] = c.attribute_weight * attribute_loss(logits, all_rows(batch.attributes))
             return losses
 
