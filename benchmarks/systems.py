@@ -40,7 +40,7 @@ from model.nets.mmet import MMETConfig
 from model.recipes import RECIPES, Recipe, override, tiny
 from model.retrieval import image_to_image, text_to_image, text_to_image_of
 from model.retrieval_infrared import search_across
-from model.train import STATE, train
+from model.train import BEST, STATE, train
 from model.training_data import draw_epoch, read_splits
 
 Array = NDArray[Any]
@@ -70,12 +70,18 @@ TASKS = {
 
 @dataclass(frozen=True)
 class System:
-    """A line of the table: what is trained on which data, and the task it is for."""
+    """A line of the table: what is trained on which data, and the task it is for.
+
+    start: the system whose vision tower it starts from, trained before; none starts from nothing. times: what it sees
+    in training, as a multiple of the budget.
+    """
 
     name: str
     recipe: Callable[[], Recipe]
     task: str = "text"
     changes: dict[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    times: int = 1
 
     @property
     def data(self) -> Literal["captions", "infrared"]:
@@ -108,12 +114,14 @@ FOUR = (
     System("MCJA", RECIPES["mcja_synth"], "infrared"),
     System("AXM-Net, vision alone", axm_net_vision, "infrared"),
 )
+# More than the budget that all share, and therefore lines of their own.
+FURTHER = (System("MCJA, from SSAN's ResNet", RECIPES["mcja_synth"], "infrared", start="SSAN", times=2),)
 NOISY = tuple(
     System(f"{name}, {share:.0%} of captions wrong", RECIPES[recipe], changes={"caption_noise": share})
     for name, recipe in (("AXM-Net", "axm_net_synth_start"), ("SSAN", "ssan_synth"))
     for share in (0.2, 0.5, 0.8)
 )
-SYSTEMS = {system.name: system for system in (*FOUR, *NOISY)}
+SYSTEMS = {system.name: system for system in (*FOUR, *FURTHER, *NOISY)}
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,11 @@ def recipe_of(system: System, budget: Budget, root: Path, seed: int) -> Recipe:
     counts = np.array([1 if recipe.text is None else len(sample.captions) for sample in samples])
     people = [sample.pid for sample in samples]
     drawn = [draw_epoch(stage, counts, people, None, batching.generator(0))[0].size for stage in recipe.stages]
-    factor = budget.seen / sum(stage.epochs * images for stage, images in zip(recipe.stages, drawn, strict=True))
+    factor = (
+        system.times
+        * budget.seen
+        / sum(stage.epochs * images for stage, images in zip(recipe.stages, drawn, strict=True))
+    )
     stages = tuple(replace(stage, epochs=max(1, round(factor * stage.epochs))) for stage in recipe.stages)
     every = max(1, sum(stage.epochs for stage in stages) // VALIDATIONS)
     return replace(recipe, stages=stages, validate_every=every)
@@ -181,6 +193,8 @@ def run(systems: Sequence[System], seeds: Sequence[int], sets: Sets, out: Path, 
                 continue
             root = sets.captions if system.data == "captions" else sets.infrared
             recipe = recipe_of(system, budget, root, seed)
+            if system.start is not None:
+                recipe = replace(recipe, vision_weights=str(out / f"{_slug(system.start)}-{seed}" / BEST))
             limit = limit_of(system, budget)
             best = train(recipe, root, folder, limit_ids=limit, resume=True, cache=out, **options)
             start = untrained(best, folder / "untrained.safetensors", seed)

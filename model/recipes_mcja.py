@@ -77,13 +77,13 @@ def mcja_synth() -> Recipe:
         1,
         epochs=30,
         optimizer="adamw",
-        lr=2e-3,
+        lr=1e-3,
         schedule="one_cycle",
         warmup=0.15,
         batch=64,
         sampler="groups",
-        p=8,
-        k=8,
+        p=16,
+        k=4,
         augmentation=replace(
             PUBLISHED, crop=4, erase=0.2, spectrum=Spectrum(1.0, operations=("grayscale", "cutmix", "jitter"))
         ),
