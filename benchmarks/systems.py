@@ -72,8 +72,7 @@ TASKS = {
 class System:
     """A line of the table: what is trained on which data, and the task it is for.
 
-    start: the system whose vision tower it starts from, trained before; none starts from nothing. times: what it sees
-    in training, as a multiple of the budget.
+    start: the system whose vision tower it starts from, trained before; without one it starts from nothing.
     """
 
     name: str
@@ -81,7 +80,6 @@ class System:
     task: str = "text"
     changes: dict[str, Any] = field(default_factory=dict)
     start: str | None = None
-    times: int = 1
 
     @property
     def data(self) -> Literal["captions", "infrared"]:
@@ -114,8 +112,8 @@ FOUR = (
     System("MCJA", RECIPES["mcja_synth"], "infrared"),
     System("AXM-Net, vision alone", axm_net_vision, "infrared"),
 )
-# More than the budget that all share, and therefore lines of their own.
-FURTHER = (System("MCJA, from SSAN's ResNet", RECIPES["mcja_synth"], "infrared", start="SSAN", times=2),)
+# What it starts from has seen images of its own: a line apart.
+FURTHER = (System("MCJA, from SSAN's ResNet", RECIPES["mcja_synth"], "infrared", start="SSAN"),)
 NOISY = tuple(
     System(f"{name}, {share:.0%} of captions wrong", RECIPES[recipe], changes={"caption_noise": share})
     for name, recipe in (("AXM-Net", "axm_net_synth_start"), ("SSAN", "ssan_synth"))
@@ -146,11 +144,7 @@ def recipe_of(system: System, budget: Budget, root: Path, seed: int) -> Recipe:
     counts = np.array([1 if recipe.text is None else len(sample.captions) for sample in samples])
     people = [sample.pid for sample in samples]
     drawn = [draw_epoch(stage, counts, people, None, batching.generator(0))[0].size for stage in recipe.stages]
-    factor = (
-        system.times
-        * budget.seen
-        / sum(stage.epochs * images for stage, images in zip(recipe.stages, drawn, strict=True))
-    )
+    factor = budget.seen / sum(stage.epochs * images for stage, images in zip(recipe.stages, drawn, strict=True))
     stages = tuple(replace(stage, epochs=max(1, round(factor * stage.epochs))) for stage in recipe.stages)
     every = max(1, sum(stage.epochs for stage in stages) // VALIDATIONS)
     return replace(recipe, stages=stages, validate_every=every)
