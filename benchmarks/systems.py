@@ -130,7 +130,7 @@ class Budget:
     the captioned set, None for all. small: the recipes' tiny presets, with a size of their own, to try things out.
     """
 
-    seen: int = 200_000
+    seen: int = 100_000
     size: tuple[int, int] = (96, 32)
     people: int | None = None
     small: bool = False
