@@ -28,7 +28,9 @@ from model.preprocess import Preprocessing
 from model.recipes import MINILM, Recipe, Stage, override
 from model.runlog import Screen
 from model.text import load_text
-from model.train import embed, prepare, train, validate
+from model.train import train
+from model.training_data import prepare
+from model.validation import embed, validate
 
 AUGMENTATION = Augmentation(flip=0.5, translate=0.06, erase=0.3, erase_area=(0.02, 0.25), brightness=0.25)
 
@@ -128,6 +130,7 @@ def whole() -> Recipe:
 def pretraining(align: Literal["none", "separate"]) -> Recipe:
     """The vision tower learns the attribute labels; no text is compared with any image."""
     recipe = whole()
+    assert isinstance(recipe.net_config, AXMNetConfig)
     stage = replace(recipe.stages[0], number=0, epochs=5, lr=2e-3, warmup=0.15)
     config = replace(recipe.net_config, align=align, info_nce_weight=0.0)
     return replace(recipe, name=f"axm_net_ablation_{align}", net_config=config, stages=(stage,))
@@ -172,6 +175,7 @@ def run(rows: Sequence[Row], seeds: Sequence[int], data: Path, test: Path, out: 
 def measure(checkpoint: Path, test: Path, cache: Path, threads: int) -> dict[str, float]:
     """Text to image and image to image on the test split, as validation measures them."""
     recipe = whole()
+    assert recipe.text is not None
     samples = read_cuhk_pedes(test, "test")
     data = prepare(samples, recipe, load_text(recipe.text), {}, threads, cache, Screen(False))
     images, texts = embed(load(checkpoint).net, data, pick_device("cpu"))

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from model.datasets import DatasetError, Sample, open_image
 from model.interface import Tokens
 from model.preprocess import Preprocessing, to_pixels
+from model.spectrum import Spectrum, augment_spectrum
 
 Array = NDArray[Any]
 
@@ -133,11 +135,16 @@ def cache_captions(
 
 
 def attribute_classes(samples: Sequence[Sample]) -> dict[str, tuple[str, ...]]:
-    """The classes of every attribute head, from training samples; empty where no sample has attributes."""
+    """The classes of every attribute head, from training samples; empty where no sample has attributes.
+
+    Where some images are infrared, colours have no head: what both lights have in common is to be learned.
+    """
     known = [sample.attributes for sample in samples if sample.attributes is not None]
     if not known:
         return {}
-    return {name: tuple(sorted({_class(attributes, name) for attributes in known})) for name in ATTRIBUTES}
+    dark = any(sample.modality not in (None, "visible") for sample in samples)
+    names = [name for name in ATTRIBUTES if not (dark and name.endswith("color"))]
+    return {name: tuple(sorted({_class(attributes, name) for attributes in known})) for name in names}
 
 
 def attribute_labels(samples: Sequence[Sample], classes: dict[str, tuple[str, ...]]) -> Tensor:
@@ -156,6 +163,13 @@ def attribute_labels(samples: Sequence[Sample], classes: dict[str, tuple[str, ..
 def _class(attributes: dict[str, Any], name: str) -> str:
     value = attributes.get(name)
     return "none" if value is None else str(value)
+
+
+def modality_labels(samples: Sequence[Sample]) -> Tensor | None:
+    """(N,) int64, 0 visible and 1 infrared or thermal; None unless every sample says what it is."""
+    if any(sample.modality is None for sample in samples):
+        return None
+    return torch.tensor([int(sample.modality != "visible") for sample in samples])
 
 
 # --- samplers: each gives an epoch as (steps, B) sample numbers and (steps, B) caption numbers within the sample ----
@@ -195,6 +209,34 @@ def draw_identities(
         turns = np.concatenate([rng.permutation(len(own)) for _ in range(-(-k // len(own)))])[:k]
         chosen.append(np.asarray(own)[turns])
     order = np.concatenate(chosen)  # (people * K,)
+    return _batches(order, _any_caption(order, captions, rng), p * k)
+
+
+def draw_groups(
+    captions: Sequence[int] | Array, pids: Sequence[int], p: int, k: int, rng: np.random.Generator
+) -> Draws:
+    """P identities x K images in a batch, an identity as often as it has K images; one random caption each.
+
+    The images of each identity are shuffled and cut into groups of K, a last smaller group being left out; one with
+    fewer than K images in all has a single group, drawn with replacement. P identities at a time then give a group
+    each, until fewer than P have one left.
+    """
+    images: dict[int, list[int]] = {}
+    for n, pid in enumerate(pids):
+        images.setdefault(pid, []).append(n)
+    groups: dict[int, list[Array]] = {}
+    for pid, own in images.items():
+        if len(own) < k:
+            groups[pid] = [rng.choice(own, k)]
+        else:
+            groups[pid] = list(rng.permutation(own)[: len(own) // k * k].reshape(-1, k))
+    chosen: list[Array] = []
+    while len(groups) >= p:
+        for pid in rng.choice(list(groups), p, replace=False).tolist():
+            chosen.append(groups[pid].pop())
+            if not groups[pid]:
+                del groups[pid]
+    order = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     return _batches(order, _any_caption(order, captions, rng), p * k)
 
 
@@ -240,6 +282,13 @@ def swap_captions(samples: Array, pids: Sequence[int], share: float, rng: np.ran
     return donors
 
 
+def draw_weak(samples: Array, captions: Sequence[int] | Array, pids: Sequence[int], rng: np.random.Generator) -> Draws:
+    """(steps, B) sample numbers -> for each another image of the same person, and one of that image's captions; the
+    image itself where the person has no other."""
+    donors = swap_captions(samples, pids, 1.0, rng)
+    return donors, _any_caption(donors, captions, rng)
+
+
 def _any_caption(order: Array, captions: Sequence[int] | Array, rng: np.random.Generator) -> Array:
     chosen: Array = rng.integers(0, np.asarray(captions)[order])
     return chosen
@@ -261,6 +310,9 @@ class Augmentation:
 
     translate: largest shift as a share of height and width. erase: probability of random erasing of a rectangle whose
     area is within erase_area. brightness: largest relative change of exposure. shift_text: circular shift of captions.
+    crop: pixels of gray around the image before it is cut back to its size at a random place. erase_color: what is
+    erased becomes this; None for the batch's mean gray. spectrum: what happens to the colours of visible images.
+    resized_crop: smallest share of the area that a random crop keeps before it fills the image again; 1 for no crop.
     """
 
     flip: float = 0.5
@@ -269,26 +321,46 @@ class Augmentation:
     erase_area: tuple[float, float] = (0.02, 0.4)
     brightness: float = 0.0
     shift_text: bool = True
+    crop: int = 0
+    erase_color: tuple[int, int, int] | None = None
+    spectrum: Spectrum | None = None
+    resized_crop: float = 1.0
 
 
-def augment_images(pixels: Tensor, a: Augmentation, rng: np.random.Generator) -> Tensor:
-    """(B, 3, H, W) uint8 -> the same. What is erased or shifted in becomes the batch's mean gray."""
+def augment_images(
+    pixels: Tensor, a: Augmentation, rng: np.random.Generator, modalities: Tensor | None = None
+) -> Tensor:
+    """(B, 3, H, W) uint8 -> the same. What is shifted in, and what is erased unless ``erase_color`` says otherwise,
+    becomes the batch's mean gray. modalities: (B,) as in a batch, needed where ``a.spectrum`` is set."""
     batch, _, height, width = pixels.shape
     out = pixels.clone()
     gray = int(pixels.float().mean())
+    if a.spectrum is not None:
+        assert modalities is not None  # the training loop refuses such a stage
+        out = augment_spectrum(out, modalities == 0, a.spectrum, rng)
     flips = torch.from_numpy(rng.random(batch) < a.flip)
     out[flips] = out[flips].flip(3)
+    if a.resized_crop < 1:
+        for n in range(batch):
+            top, left, tall, wide = _rectangle(height, width, (a.resized_crop, 1.0), rng, 4 / 3)
+            cut = out[n : n + 1, :, top : top + tall, left : left + wide].float()
+            full = F.interpolate(cut, (height, width), mode="bicubic", align_corners=False)
+            out[n] = full[0].round_().clamp_(0, 255).to(torch.uint8)
     if a.translate:
         most = (round(a.translate * height), round(a.translate * width))
         moves = np.stack([rng.integers(-m, m + 1, batch) for m in most], axis=1)  # (B, 2): down, right
         for n, (down, right) in enumerate(moves):
             out[n] = _translate(out[n], int(down), int(right), gray)
+    if a.crop:
+        for n, (down, right) in enumerate(rng.integers(-a.crop, a.crop + 1, (batch, 2))):
+            out[n] = _translate(out[n], int(down), int(right), 127)
     if a.brightness:
         gain = torch.from_numpy(rng.uniform(1 - a.brightness, 1 + a.brightness, (batch, 1, 1, 1)).astype(np.float32))
         out = (out.float() * gain).round_().clamp_(0, 255).to(torch.uint8)
     for n in np.flatnonzero(rng.random(batch) < a.erase).tolist():
         top, left, tall, wide = _rectangle(height, width, a.erase_area, rng)
-        out[n, :, top : top + tall, left : left + wide] = gray
+        color = torch.tensor([gray] * 3 if a.erase_color is None else a.erase_color, dtype=torch.uint8)
+        out[n, :, top : top + tall, left : left + wide] = color[:, None, None]
     return out
 
 
@@ -304,12 +376,15 @@ def _translate(image: Tensor, down: int, right: int, fill: int) -> Tensor:
 
 
 def _rectangle(
-    height: int, width: int, area: tuple[float, float], rng: np.random.Generator
+    height: int, width: int, area: tuple[float, float], rng: np.random.Generator, aspect: float | None = None
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random rectangle: area share within ``area``, aspect within 0.3..3.3."""
-    share, aspect = rng.uniform(*area), np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
-    tall = int(np.clip(round(np.sqrt(share * height * width * aspect)), 1, height))
-    wide = int(np.clip(round(np.sqrt(share * height * width / aspect)), 1, width))
+    """Top, left, height and width of a random rectangle: area share within ``area``, height over width in 0.3..3.3, or
+    at most ``aspect`` times more or less than that of the image."""
+    lengthen = height / width if aspect else 1.0
+    least, most = (1 / aspect, aspect) if aspect else (0.3, 3.3)
+    share, ratio = rng.uniform(*area), lengthen * np.exp(rng.uniform(np.log(least), np.log(most)))
+    tall = int(np.clip(round(np.sqrt(share * height * width * ratio)), 1, height))
+    wide = int(np.clip(round(np.sqrt(share * height * width / ratio)), 1, width))
     return int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1)), tall, wide
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -115,6 +115,15 @@ def limit_identities(samples: Sequence[Sample], count: int) -> list[Sample]:
     """The samples of the first ``count`` identities, by number: a smaller but whole problem for a quick try."""
     keep = set(sorted({sample.pid for sample in samples})[:count])
     return [sample for sample in samples if sample.pid in keep]
+
+
+def limit_cameras(samples: Sequence[Sample], cameras: Collection[str]) -> list[Sample]:
+    """The samples that these cameras saw; all of them where none is named. Raises `DatasetError` if none are left."""
+    kept = [sample for sample in samples if not cameras or sample.camera in cameras]
+    if not kept:
+        known = ", ".join(sorted({str(sample.camera) for sample in samples}))
+        raise DatasetError(f"No image is from camera {', '.join(cameras)}; there are images from {known}.")
+    return kept
 
 
 # --- reading one split ------------------------------------------------------------------------------------------

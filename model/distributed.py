@@ -79,11 +79,21 @@ def own_rows(batch: Batch) -> Batch:
         return batch
     count = len(batch.labels) // world()
     rows = slice(rank() * count, (rank() + 1) * count)
-    tokens = batch.tokens
-    if tokens is not None:
-        tokens = Tokens(tokens.ids[rows], tokens.mask[rows], None if tokens.states is None else tokens.states[rows])
-    attributes = None if batch.attributes is None else batch.attributes[rows]
-    return replace(batch, images=batch.images[rows], tokens=tokens, labels=batch.labels[rows], attributes=attributes)
+
+    def own(tokens: Tokens | None) -> Tokens | None:
+        if tokens is None:
+            return None
+        return Tokens(tokens.ids[rows], tokens.mask[rows], None if tokens.states is None else tokens.states[rows])
+
+    return replace(
+        batch,
+        images=batch.images[rows],
+        tokens=own(batch.tokens),
+        labels=batch.labels[rows],
+        attributes=None if batch.attributes is None else batch.attributes[rows],
+        weak=own(batch.weak),
+        modalities=None if batch.modalities is None else batch.modalities[rows],
+    )
 
 
 def all_rows(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model.batching import shift_tokens
 from model.checkpoint import load
 from model.errors import DeviceLost, ModelError
-from model.interface import TextNet
+from model.interface import PairNet, TextNet
 from model.preprocess import Preprocessing, to_tensor
 from model.text import TextInput, TextSpec, load_text
 
@@ -53,24 +53,26 @@ class Encoder:
             if self.device.type == "cuda":
                 self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
         self._text: TextInput | None = None
+        known = checkpoint.info.get("vocabulary") or ()
         if isinstance(self._net, TextNet) and checkpoint.info["text"] is not None:
-            self._text = load_text(TextSpec(**checkpoint.info["text"]), self.device)
-        self._vocabulary = frozenset(checkpoint.info.get("vocabulary") or ())
+            self._text = load_text(TextSpec(**checkpoint.info["text"]), self.device, known)
+        self._vocabulary = frozenset(known)
 
     @property
     def has_text(self) -> bool:
         """False for a net without a text branch: it can only compare images."""
         return self._text is not None
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the net reads an image and a text together; False where each can only be embedded alone."""
+        return self._text is not None and isinstance(self._net, PairNet)
+
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """(N, D) unit rows, one for each picture; the pictures are upright, of any size and mode."""
 
         def embed(chunk: Sequence[Image.Image]) -> Tensor:
-            batch = torch.stack([to_tensor(image, self.preprocessing) for image in chunk])  # (B, 3, H, W)
-            if self.device.type == "cuda":
-                batch = batch.pin_memory()  # so that it is copied while the next pictures are prepared
-            batch = batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            return self._net.encode_image(batch)
+            return self._net.encode_image(self._images(chunk))
 
         return self._rows(embed, images)
 
@@ -94,8 +96,28 @@ class Encoder:
 
         return self._rows(embed, texts)
 
+    def embed_pairs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, D) unit rows, one for each picture read together with the text of the same position.
+
+        Raises ValueError for a net that reads images and texts apart only, and where their numbers differ.
+        """
+        text, net = self._text_input(), self._net
+        if not isinstance(net, PairNet):
+            raise ValueError(
+                "This checkpoint reads images and texts apart; embed each alone, or use another checkpoint."
+            )
+        if len(images) != len(texts):
+            raise ValueError(f"There are {len(images)} images for {len(texts)} texts; every pair needs one of each.")
+
+        def embed(chunk: Sequence[tuple[Image.Image, str]]) -> Tensor:
+            pictures, words = zip(*chunk, strict=True)
+            return net.encode_pair(self._images(pictures), text(words))
+
+        return self._rows(embed, list(zip(images, texts, strict=True)))
+
     def unknown_words(self, text: str) -> list[str]:
-        """Words of ``text`` that no training caption held, each once, in order of appearance."""
+        """Words of ``text`` that no training caption held, or that were too rare there for a net that reads whole
+        words; each once, in order of appearance."""
         if not self._vocabulary:
             return []
         words = self._text_input().words(text)
@@ -104,6 +126,13 @@ class Encoder:
     def is_truncated(self, text: str) -> bool:
         """Whether the end of ``text`` is ignored because it is longer than the net reads."""
         return self._text_input().is_truncated(text)
+
+    def _images(self, images: Sequence[Image.Image]) -> Tensor:
+        """(B, 3, H, W) on the device, ready for the network."""
+        batch = torch.stack([to_tensor(image, self.preprocessing) for image in images])
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()  # so that it is copied while the next pictures are prepared
+        return batch.to(self.device, memory_format=torch.channels_last, non_blocking=True)
 
     def _text_input(self) -> TextInput:
         if self._text is None:

@@ -9,3 +9,7 @@ class ModelError(Exception):
 
 class DeviceLost(ModelError):  # noqa: N818 - named for what happened
     """The GPU failed under this process, which cannot use it again: CUDA gives it back only to a new one."""
+
+
+class TrainingError(ModelError):
+    """Training cannot start or go on. The message says why and what to do."""

@@ -21,14 +21,37 @@ from rich.table import Table
 
 from model.baselines import chance, color_histogram, color_similarity
 from model.checkpoint import CheckpointError, write_atomically
-from model.datasets import Sample, fingerprint, open_image, read_cuhk_pedes, read_icfg_pedes, read_rstpreid
+from model.datasets import (
+    Sample,
+    fingerprint,
+    limit_cameras,
+    limit_identities,
+    open_image,
+    read_cuhk_pedes,
+    read_icfg_pedes,
+    read_rstpreid,
+)
+from model.datasets_infrared import read_regdb, read_synth_infrared, read_sysu_mm01, regdb_split
 from model.encoder import Encoder
 from model.probing import Embed, attribute_probe, has_twins, named_attributes, probe_pairs, twin_accuracy
+from model.retrieval import (
+    among_captions,
+    cross_view_fused,
+    cross_view_image,
+    fuse,
+    fused,
+    origin_of,
+    pair_to_image,
+    pids_of,
+    ranked,
+    search,
+)
 from model.retrieval import cross_view as cross_view
-from model.retrieval import cross_view_fused, cross_view_image, fuse, fused, origin_of, pids_of, ranked, search
 from model.retrieval import image_to_image as image_to_image
 from model.retrieval import text_to_image as text_to_image
 from model.retrieval import text_to_image_of as text_to_image_of
+from model.retrieval_infrared import TITLES as INFRARED_TITLES
+from model.retrieval_infrared import measure, search_across
 from model.sheets import RESULTS, result_sheet, save_png, some
 from model.splits import CrossViewSplit, read_split
 
@@ -45,7 +68,11 @@ DATASETS: dict[str, Callable[[Path | str, str], list[Sample]]] = {
     "icfg-pedes": read_icfg_pedes,
     "rstpreid": read_rstpreid,
     "synth": read_cuhk_pedes,
+    "synth-infrared": read_synth_infrared,
+    "sysu-mm01": read_sysu_mm01,
+    "regdb": read_regdb,
 }
+_INFRARED = ("synth-infrared", "sysu-mm01", "regdb")
 
 
 def evaluate(
@@ -59,12 +86,16 @@ def evaluate(
     sheet_queries: int = 12,
     query_list: Path | str | None = None,
     shifts: int = 0,
+    rerank: bool = False,
+    cameras: Collection[str] = (),
+    limit_ids: int | None = None,
 ) -> dict[str, Any]:
     """Measure a checkpoint on one split, through the same encoder that serves; all values in percent.
 
     Returns the protocols "text_to_image", "image_to_image" and "fused" (text and image together), the same three as
     "cross_view", "cross_view_image" and "cross_view_fused", and "low_resolution", the first with all images shrunk to a
-    height of 64 pixels; with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
+    height of 64 pixels; of a net that reads image and text together "text_to_text", "pair_to_pair" and "pair_to_image",
+    which with "image_to_image" hold its branches side by side; with rank1/5/10, mean_ap, mean_inp, the 95 % interval of
     Rank-1 over identities, and the number of valid and skipped queries; beside them "chance", "color_histogram" and
     "oracle"; the protocols of `further_protocols`, each with an oracle of its own; and of rendered sets "attributes",
     see `named_attributes`. On a set of twins "twins" adds the share of captions that tell the person from all their
@@ -73,7 +104,10 @@ def evaluate(
     finds.
 
     query_list: a list that model.splits wrote, of images below ``root``: its queries search its gallery, and of the
-    protocols only the first three are measured. shifts: see `Encoder.embed_texts`.
+    protocols only the first three are measured. shifts: see `Encoder.embed_texts`. rerank: add MSER re-ranking to the
+    protocols between visible and infrared images, which datasets of both have: see `model.retrieval_infrared.measure`.
+    cameras: measure only on images that these saw, all where none is named. limit_ids: only on the first so many
+    people.
 
     Raises:
         ValueError: unknown dataset or device. DatasetError, CheckpointError: with a sentence that says what to do.
@@ -85,8 +119,13 @@ def evaluate(
         queries, gallery, split = listed.query, listed.gallery, listed.style
     else:
         reader = partial(read_cuhk_pedes, wordless=True) if dataset == "synth" else DATASETS[dataset]
-        queries = gallery = tuple(reader(root, split))
+        chosen = limit_cameras(reader(root, split), cameras)
+        queries = gallery = tuple(chosen if limit_ids is None else limit_identities(chosen, limit_ids))
     encoder = Encoder(checkpoint, device)
+    if rerank and (dataset not in _INFRARED or listed is not None):
+        raise ValueError(f"MSER re-ranks between visible and infrared images: of {', '.join(_INFRARED)} only.")
+    if dataset == "regdb":
+        _refuse_other_trial(encoder, split)
     if sheet is not None and not encoder.has_text:
         raise CheckpointError(
             f"{checkpoint} reads no descriptions, so there are no queries to draw; leave out --sheet."
@@ -109,6 +148,14 @@ def evaluate(
         if texts is not None and result["text_to_image"] is not None:
             small, _ = _embed_gallery(encoder, gallery, _LOW)
             result["low_resolution"] = text_to_image(texts, small, queries)
+            if encoder.has_pairs:
+                pairs = _embed_pairs(encoder, queries)
+                result["text_to_text"] = among_captions(texts, queries)
+                result["pair_to_pair"] = among_captions(pairs, queries)
+                result["pair_to_image"] = pair_to_image(pairs, images, queries)
+    if dataset in _INFRARED and listed is None and len({sample.modality for sample in gallery}) > 1:
+        versions = _embed_channels(encoder, gallery, images) if rerank else None
+        result |= measure(dataset, root, images, gallery, versions) | _infrared_baselines(gallery, histograms)
     if json_out is not None:
         write_atomically(Path(json_out), (json.dumps(result, indent=2) + "\n").encode())
     if sheet is not None and texts is not None:
@@ -176,7 +223,7 @@ def report(result: dict[str, Any], console: Console | None = None) -> None:
     for name in ("Rank-1", "95 %", "Rank-5", "Rank-10", "mAP", "mINP"):
         table.add_column(name, justify="right", no_wrap=True)
     notes = []
-    for key, title in _TITLES.items():
+    for key, title in (_TITLES | INFRARED_TITLES).items():
         row = result.get(key)
         if row is None:
             continue
@@ -213,6 +260,9 @@ _TITLES = {
     "text_to_image": "text to image",
     "image_to_image": "image to image",
     "fused": "both to image",
+    "pair_to_image": "pair to image",
+    "pair_to_pair": "pair to pair",
+    "text_to_text": "text to text",
     "cross_view": "text, cross view",
     "cross_view_image": "image, cross view",
     "cross_view_fused": "both, cross view",
@@ -335,6 +385,58 @@ def _embed_gallery(encoder: Encoder, samples: Sequence[Sample], height: int | No
             embeddings.append(encoder.embed_images(images))
             histograms += [color_histogram(image) for image in images]
     return np.concatenate(embeddings), np.stack(histograms)
+
+
+def _embed_pairs(encoder: Encoder, samples: Sequence[Sample]) -> Array:
+    """(Q, D): every caption read together with its own image, a chunk of images at a time."""
+    rows = []
+    for start in range(0, len(samples), _CHUNK):
+        chunk = samples[start : start + _CHUNK]
+        images = [open_image(sample.path) for sample in chunk]
+        said = [(image, caption) for image, s in zip(images, chunk, strict=True) for caption in s.captions]
+        rows.append(encoder.embed_pairs([image for image, _ in said], [caption for _, caption in said]))
+    return np.concatenate(rows)
+
+
+def _embed_channels(encoder: Encoder, samples: Sequence[Sample], images: Array) -> Array:
+    """(4, N, D) rows of all images as they are, and of visible ones with R, G or B alone in all three channels."""
+    versions = np.stack([images] * 4)
+    visible = [n for n, sample in enumerate(samples) if sample.modality == "visible"]
+    for start in range(0, len(visible), _CHUNK):
+        chunk = visible[start : start + _CHUNK]
+        for band in range(3):
+            alone = (open_image(samples[n].path).getchannel(band) for n in chunk)
+            versions[1 + band, chunk] = encoder.embed_images([Image.merge("RGB", [one] * 3) for one in alone])
+    return versions
+
+
+def _infrared_baselines(samples: Sequence[Sample], histograms: Array) -> dict[str, Any]:
+    """What luck and likeness of colours find, mean of both ways over whole galleries."""
+    flat = histograms.reshape(len(samples), -1)
+    rows = flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(min=1e-12)
+    ways = list(search_across(rows, samples).values())
+    pids = {
+        visible: [sample.pid for sample in samples if (sample.modality == "visible") is visible]
+        for visible in (True, False)
+    }
+    lucky = [chance(pids[way], pids[not way]) for way in (True, False)]
+    return {
+        "infrared_chance": {name: (lucky[0][name] + lucky[1][name]) / 2 for name in lucky[0]},
+        "infrared_histogram": {name: (ways[0][name] + ways[1][name]) / 2 for name in lucky[0]},
+    }
+
+
+def _refuse_other_trial(encoder: Encoder, split: str) -> None:
+    """People of a trial's test half are in the training half of other trials."""
+    recipe = encoder.info.get("recipe") or {}
+    side, trial = regdb_split(split)
+    if recipe.get("dataset") != "regdb" or side != "test":
+        return
+    if (own := regdb_split(recipe["train_split"])[1]) != trial:
+        raise CheckpointError(
+            f"This checkpoint was trained on train_{own} of RegDB, where people of test_{trial} are: measure it on "
+            f"test_{own}, and train one for each trial."
+        )
 
 
 def _first_results(

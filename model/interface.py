@@ -36,12 +36,16 @@ class Batch:
 
     images: (B, 3, H, W) float, normalised. labels: (B,) int64.
     attributes: (B, A) int64 class of each attribute head, -1 where unknown; None without attribute labels.
+    weak: for each image a caption of another image of the same person; None where the recipe does not ask for them.
+    modalities: (B,) int64, 0 for a visible image and 1 for an infrared or thermal one; None where that is unknown.
     """
 
     images: Tensor
     tokens: Tokens | None
     labels: Tensor
     attributes: Tensor | None = None
+    weak: Tokens | None = None
+    modalities: Tensor | None = None
 
 
 @runtime_checkable
@@ -64,3 +68,10 @@ class TextNet(Net, Protocol):
     """A network whose texts live in the same space as its images."""
 
     def encode_text(self, tokens: Tokens) -> Tensor: ...  # (B, T) -> (B, D), unit rows
+
+
+@runtime_checkable
+class PairNet(TextNet, Protocol):
+    """A network that also reads an image and its text together, into the same space as either alone."""
+
+    def encode_pair(self, images: Tensor, tokens: Tokens) -> Tensor: ...  # (B, 3, H, W), (B, T) -> (B, D), unit rows

@@ -44,23 +44,28 @@ def triplet_loss(
     An anchor without a candidate adds zero. The paper does not print its mining; "hardest" is our default.
     """
     same = labels[:, None] == labels[None, :]  # (B, B), symmetric
-    directions = [_hinge(s, same, margin, negatives, positives) for s in (similarity, similarity.T)]
+    directions = []
+    for s in (similarity, similarity.T):
+        paired, hardest = s.diagonal(), s.masked_fill(~same, torch.inf).amin(dim=1)
+        directions.append(hinge(s, paired if positives == "paired" else hardest, same, margin, negatives).mean())
     return torch.stack(directions).sum()
 
 
-def _hinge(similarity: Tensor, same: Tensor, margin: float, negatives: Negatives, positives: Positives) -> Tensor:
-    """One direction of the triplet loss: every row of ``similarity`` is an anchor."""
-    paired, hardest = similarity.diagonal(), similarity.masked_fill(~same, torch.inf).amin(dim=1)
-    positive = paired if positives == "paired" else hardest  # (B,)
+def hinge(similarity: Tensor, positive: Tensor, same: Tensor, margin: Tensor | float, negatives: Negatives) -> Tensor:
+    """(B,) [margin - positive + negative]_+ where every row of ``similarity`` (B, B) is an anchor.
+
+    positive: (B,) similarity of each anchor to its positive. same: (B, B) bool, True where an item is no negative.
+    margin: one for all anchors, or (B,). An anchor without a candidate gets zero.
+    """
     candidates = ~same
     if negatives == "semi_hard":
-        bound = positive.detach()[:, None]
-        candidates = candidates & (similarity > bound - margin) & (similarity < bound)
+        bound = positive.detach()
+        candidates = candidates & (similarity > (bound - margin)[:, None]) & (similarity < bound[:, None])
     # Negatives are drawn by index, so that an anchor without candidates brings no infinity into the gradient.
     preference = similarity.detach() if negatives == "hardest" else torch.rand_like(similarity)
     chosen = preference.masked_fill(~candidates, -torch.inf).argmax(dim=1, keepdim=True)
     negative = similarity.gather(1, chosen).squeeze(1)
-    return (F.relu(margin - positive + negative) * candidates.any(dim=1)).mean()
+    return F.relu(margin - positive + negative) * candidates.any(dim=1)
 
 
 def affinity_loss(similarity: Tensor, labels: Tensor, *, mean: AffinityMean = "separate") -> Tensor:

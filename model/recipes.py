@@ -1,111 +1,25 @@
-"""One function per training setting: a frozen value that decides all of a run but the data and the machine.
+"""One function per training setting, by name: those of AXM-Net here, those of other networks in files of their own.
 
-A variant is `replace(base(), ...)` in a function, or `override` with dotted names from the command line. Sources:
-AXM-Net (AAAI 2022) where a value is printed, Dual-Path and TIPCB for the schedule of stage 2, which is not.
+Sources: AXM-Net (AAAI 2022) where a value is printed, Dual-Path and TIPCB for the schedule of stage 2, which is not.
 """
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
+from model import recipes_mcja, recipes_mmet, recipes_ssan
 from model.batching import Augmentation
 from model.nets.axm_net import AXMNetConfig
 from model.preprocess import Preprocessing
+from model.recipe import Dataset as Dataset  # whoever takes a recipe from here finds what it is made of here too
+from model.recipe import Recipe as Recipe
+from model.recipe import Stage as Stage
+from model.recipe import override as override
+from model.recipe import to_dict as to_dict
 from model.text import MINILM_SHA256, TextSpec
 
-Schedule = Literal["constant", "step", "one_cycle"]
-Sampler = Literal["images", "pairs", "identities", "twins"]
-Dataset = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "synth"]
-
 MINILM = TextSpec("minilm", sha256=MINILM_SHA256)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training stage; ``number`` tells the net what to freeze and which losses to give.
-
-    sampler: "images" draws every image once an epoch with one of its captions, "pairs" every image-caption pair,
-    "identities" P x K (then ``batch`` is p * k), "twins" every image, each batch made of groups of k people who look
-    alike. weak_positives: share of images that get a caption of another image of the same person instead of their
-    own. redraw: captions are written anew every epoch, in more words than the listed ones; only for rendered people,
-    whose looks are known. milestones: epochs after which "step" multiplies the rate by gamma.
-    warmup: epochs of linear warm-up; "one_cycle" spends this share of the stage's steps rising instead.
-    """
-
-    number: int
-    epochs: int
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    schedule: Schedule = "step"
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    warmup: float = 0.0
-    batch: int = 64
-    sampler: Sampler = "images"
-    p: int = 16
-    k: int = 4
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    weak_positives: float = 0.0
-    redraw: bool = False
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 2 or self.lr <= 0:
-            raise ValueError(f"Stage {self.number} needs at least one epoch, a batch of two and a positive lr.")
-        if self.sampler == "identities" and self.batch != self.p * self.k:
-            raise ValueError(f"Stage {self.number}: with identities drawn, batch must be p * k = {self.p * self.k}.")
-        if self.sampler == "twins" and self.batch % self.k:
-            raise ValueError(f"Stage {self.number}: a batch of {self.batch} does not divide into groups of {self.k}.")
-        if not 0 <= self.weak_positives <= 1:
-            raise ValueError(f"weak_positives is a share in 0..1, not {self.weak_positives}.")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A whole training run. ``net_config`` lacks the number of identities and attributes: the data decides them.
-
-    dataset: format of the data; "synth" is for rendered people and for labelled images of one's own. hold_out: validate
-    on so many training identities, which are then not trained on; 0 validates on the split val. caption_noise: share
-    of the training captions that stand beside a wrong image; 0.2, 0.5 and 0.8 in the literature. vision_weights: what
-    the vision tower starts from: an OSNet file, or a checkpoint of this net, of which only the vision tower and its
-    gates are taken. average: decay of the running mean of the weights that is validated and kept, 0 for none.
-    validate_every: epochs between validations; the last epoch of a stage always is. cache_images: keep all training
-    images in memory at network size.
-    """
-
-    name: str
-    net: str
-    net_config: AXMNetConfig
-    preprocessing: Preprocessing
-    text: TextSpec
-    stages: tuple[Stage, ...]
-    dataset: Dataset = "synth"
-    hold_out: int = 0
-    caption_noise: float = 0.0
-    seed: int = 0
-    vision_weights: str | None = None
-    average: float = 0.0
-    clip_norm: float = 5.0
-    validate_every: int = 1
-    cache_images: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError(f"Recipe {self.name} has no stages.")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average is a decay in [0, 1), not {self.average}.")
-        if self.hold_out < 0:
-            raise ValueError(f"hold_out is a number of identities, 0 for none, not {self.hold_out}.")
-        if not 0 <= self.caption_noise <= 1:
-            raise ValueError(f"caption_noise is a share in 0..1, not {self.caption_noise}.")
-        if self.caption_noise and any(stage.redraw for stage in self.stages):
-            raise ValueError("caption_noise misplaces listed captions; a stage with redraw writes its own, all right.")
 
 
 def axm_net_cuhk_pedes() -> Recipe:
@@ -195,18 +109,24 @@ def axm_net_tiny() -> Recipe:
 
 
 def tiny(recipe: Recipe) -> Recipe:
-    """The same recipe at the size of `axm_net_tiny`: the same stages, losses and samplers, in a minute on a CPU.
+    """The same recipe in small: the same stages, losses and samplers, in a minute on a CPU.
 
     It starts from nothing and reads the listed captions. What it learns says that a recipe runs, and no more.
     """
+    return TINY[recipe.net](recipe)
+
+
+def _tiny_axm_net(recipe: Recipe) -> Recipe:
+    """At the size of `axm_net_tiny`."""
     small = axm_net_tiny()
+    assert isinstance(recipe.net_config, AXMNetConfig) and isinstance(small.net_config, AXMNetConfig)
     sizes = {name: getattr(small.net_config, name) for name in ("widths", "feature_dim", "text_input", "text_dim")}
     return replace(
         recipe,
         name=f"{recipe.name}_tiny",
         net_config=replace(recipe.net_config, **sizes, parts=min(recipe.net_config.parts, small.net_config.parts)),
         preprocessing=small.preprocessing,
-        text=small.text,
+        text=None if recipe.text is None else small.text,
         stages=tuple(_tiny_stage(stage) for stage in recipe.stages),
         hold_out=min(recipe.hold_out, 4),
         vision_weights=None,
@@ -216,7 +136,7 @@ def tiny(recipe: Recipe) -> Recipe:
 
 
 def _tiny_stage(stage: Stage) -> Stage:
-    paired = stage.sampler == "identities"
+    paired = stage.sampler in ("identities", "groups")
     return replace(
         stage,
         epochs=15 if stage.number == 0 else min(stage.epochs, 2),
@@ -231,6 +151,12 @@ def _tiny_stage(stage: Stage) -> Stage:
     )
 
 
+TINY: dict[str, Callable[[Recipe], Recipe]] = {
+    "axm_net": _tiny_axm_net,
+    "ssan": recipes_ssan.tiny,
+    "mcja": recipes_mcja.tiny,
+    "mmet": recipes_mmet.tiny,
+}
 PRESETS: dict[str, Callable[[Recipe], Recipe]] = {"tiny": tiny}
 RECIPES: dict[str, Callable[[], Recipe]] = {
     make.__name__: make
@@ -242,80 +168,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         axm_net_synth_start,
         axm_net_synth,
         axm_net_tiny,
+        *recipes_ssan.ALL,
+        *recipes_mcja.ALL,
+        *recipes_mmet.ALL,
     )
 }
-
-
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain JSON values."""
-    return asdict(recipe)
-
-
-def override(recipe: Recipe, **values: Any) -> Recipe:
-    """A copy with settings replaced by dotted names: ``override(recipe, **{"stages.0.epochs": 3, "seed": 1})``.
-
-    Values may be text, as a command line gives them; they are read by the type of the setting. ValueError for a name
-    that does not exist and for a value of another type.
-    """
-    for name, value in values.items():
-        recipe = _replaced(recipe, name.split("."), value, name)
-    return recipe
-
-
-def _replaced(node: Any, path: list[str], value: Any, name: str) -> Any:
-    key, rest = path[0], path[1:]
-    if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
-            raise ValueError(f"{name}: {key} is not one of the positions 0 to {len(node) - 1}.")
-        position = int(key)
-        return (*node[:position], _replaced(node[position], rest, value, name), *node[position + 1 :])
-    known = [f.name for f in fields(node)] if is_dataclass(node) else []
-    if key not in known:
-        has = f"it has {', '.join(known)}" if known else "it has no settings of its own"
-        raise ValueError(f"There is no setting {name}: {type(node).__name__} does not know {key!r}; {has}.")
-    if rest:
-        return replace(node, **{key: _replaced(getattr(node, key), rest, value, name)})
-    return replace(node, **{key: _parsed(value, typing.get_type_hints(type(node))[key], name)})
-
-
-def _parsed(value: Any, kind: Any, name: str) -> Any:
-    """``value`` as the annotated type, converting text; ValueError where it is something else."""
-    options = typing.get_args(kind)
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        if value in options:
-            return value
-        raise ValueError(f"{name} is one of {', '.join(map(str, options))}, not {value!r}.")
-    if origin in (typing.Union, types.UnionType):
-        for option in sorted(options, key=lambda one: one is not type(None)):  # so that "none" is None, not a text
-            try:
-                return _parsed(value, option, name)
-            except ValueError:
-                continue
-    elif kind is type(None):
-        if value is None or value in ("none", "null", ""):
-            return None
-    elif kind is bool:
-        if isinstance(value, bool) or value in ("true", "false"):
-            return value is True or value == "true"
-    elif kind is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lstrip("-").isdecimal():
-            return int(value)
-    elif kind is float:
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            with suppress(ValueError):
-                return float(value)
-    elif kind is str:
-        if isinstance(value, str):
-            return value
-    elif origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if isinstance(items, list | tuple):
-            inner = [options[0]] * len(items) if options[-1] is Ellipsis else options
-            if len(inner) == len(items):
-                return tuple(_parsed(item, one, name) for item, one in zip(items, inner, strict=True))
-    elif is_dataclass(kind) and isinstance(value, typing.cast(type, kind)):
-        return value
-    raise ValueError(f"{name} cannot be {value!r}; it is of type {getattr(kind, '__name__', kind)}.")

@@ -40,6 +40,20 @@ def fused(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, A
     return _from_images(fuse(texts, images[origin]), images, origin, samples)
 
 
+def pair_to_image(pairs: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Every image, read together with each of its captions, searches; it does not see what it would not see alone."""
+    return _from_images(pairs, images, origin_of(samples), samples)
+
+
+def among_captions(rows: Array, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Every caption's row (Q, D), of the text alone or read with its image, searches those of all other images.
+
+    The rule for cameras is that of `image_to_image`, so that the branches of a net can be held side by side.
+    """
+    origin = origin_of(samples)
+    return _from_images(rows, rows, origin, samples, origin)
+
+
 def cross_view(texts: Array, images: Array, samples: Sequence[Sample]) -> dict[str, Any] | None:
     """As `text_to_image`, but a caption's gallery holds no image from its own camera and none from its own view.
 
@@ -85,27 +99,48 @@ def search(
 ) -> dict[str, Any]:
     """What queries (Q, D) find among images (G, D) of the people given; ``drop`` as for `query_outcomes`."""
     outcomes = query_outcomes(lambda rows: queries[rows] @ images.T, query_pids, gallery_pids, drop=drop)
-    return _flat(outcomes, query_pids)
+    return flat_results(outcomes, query_pids)
 
 
 def ranked(similarity: Array, query_pids: Array, gallery_pids: Array) -> dict[str, Any]:
     """As `search`, for a similarity (Q, G) that is at hand."""
-    return _flat(query_outcomes(lambda rows: similarity[rows], query_pids, gallery_pids), query_pids)
+    return flat_results(query_outcomes(lambda rows: similarity[rows], query_pids, gallery_pids), query_pids)
 
 
-def _from_images(queries: Array, images: Array, origin: Array, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Queries (Q, D) that know the image ``origin`` (Q,): they see neither it nor their person in its camera."""
+def flat_results(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
+    """Flat numbers in percent, as tables and JSON show them, with the 95 % interval of Rank-1 over identities."""
+    metrics = summarize(outcomes)
+    low, high = rank1_interval(outcomes, query_pids)
+    return {
+        **{f"rank{k}": value for k, value in metrics.rank.items()},
+        "mean_ap": metrics.mean_ap,
+        "mean_inp": metrics.mean_inp,
+        "rank1_low": low,
+        "rank1_high": high,
+        "queries": metrics.queries,
+        "skipped": metrics.skipped,
+    }
+
+
+def _from_images(
+    queries: Array, gallery: Array, origin: Array, samples: Sequence[Sample], shown: Array | None = None
+) -> dict[str, Any]:
+    """Queries (Q, D) that know the image ``origin`` (Q,): they see neither it nor their person in its camera.
+
+    shown: (G,) the image that each row of the gallery is of; None where there is one for each image, in order.
+    """
     pids = pids_of(samples)[1]
     cameras = _codes([sample.camera for sample in samples])
+    shown = np.arange(len(samples)) if shown is None else shown
 
     def drop(rows: slice) -> Array:
         asked = origin[rows]
-        own: Array = asked[:, None] == np.arange(len(samples))
-        here: Array = (cameras[asked, None] == cameras) & (cameras[asked, None] >= 0)
-        hidden: Array = own | (here & (pids[asked, None] == pids))
+        own: Array = asked[:, None] == shown
+        here: Array = (cameras[asked, None] == cameras[shown]) & (cameras[asked, None] >= 0)
+        hidden: Array = own | (here & (pids[asked, None] == pids[shown]))
         return hidden
 
-    return search(queries, images, pids[origin], pids, drop)
+    return search(queries, gallery, pids[origin], pids[shown], drop)
 
 
 def _across_views(queries: Array, images: Array, origin: Array, samples: Sequence[Sample]) -> dict[str, Any] | None:
@@ -121,21 +156,6 @@ def _across_views(queries: Array, images: Array, origin: Array, samples: Sequenc
         return shared
 
     return search(queries, images, pids[origin], pids, drop)
-
-
-def _flat(outcomes: QueryOutcomes, query_pids: Array) -> dict[str, Any]:
-    """Flat numbers in percent, as tables and JSON show them."""
-    metrics = summarize(outcomes)
-    low, high = rank1_interval(outcomes, query_pids)
-    return {
-        **{f"rank{k}": value for k, value in metrics.rank.items()},
-        "mean_ap": metrics.mean_ap,
-        "mean_inp": metrics.mean_inp,
-        "rank1_low": low,
-        "rank1_high": high,
-        "queries": metrics.queries,
-        "skipped": metrics.skipped,
-    }
 
 
 def _codes(values: Sequence[str | None]) -> Array:

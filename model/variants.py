@@ -62,14 +62,20 @@ def single_stage(recipe: Recipe) -> Recipe:
 
 def word_table(recipe: Recipe) -> Recipe:
     """A table of 300 numbers a word piece, learned with the net: it stands in for the fixed vectors of word2vec."""
-    text = TextSpec("learned", length=recipe.text.length, dim=_WORD2VEC_DIM)
+    text = TextSpec("learned", length=_length(recipe), dim=_WORD2VEC_DIM)
     return replace(_net(text_input="learned", text_dim=_WORD2VEC_DIM)(recipe), text=text)
 
 
 def bert(recipe: Recipe) -> Recipe:
     """The last hidden states of BERT-base-uncased, frozen."""
-    text = TextSpec("bert", "bert-base-uncased", length=recipe.text.length)
+    text = TextSpec("bert", "bert-base-uncased", length=_length(recipe))
     return replace(_net(text_input="frozen", text_dim=text.dim)(recipe), text=text)
+
+
+def _length(recipe: Recipe) -> int:
+    if recipe.text is None:
+        raise ValueError(f"Recipe {recipe.name} reads no captions; choose another recipe.")
+    return recipe.text.length
 
 
 # Without AXM each modality keeps gates of its own, as OSNet has them; no gates at all is a row of its own.

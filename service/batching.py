@@ -50,8 +50,15 @@ class BatchingEncoder:
     def has_text(self) -> bool:
         return self._encoder.has_text
 
+    @property
+    def has_pairs(self) -> bool:
+        return self._encoder.has_pairs
+
     def embed_images(self, images: Sequence[Image.Image]) -> Vectors:
         return self._encoder.embed_images(images)
+
+    def embed_pairs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Vectors:
+        return self._encoder.embed_pairs(images, texts)
 
     def unknown_words(self, text: str) -> list[str]:
         return self._encoder.unknown_words(text)

@@ -315,12 +315,16 @@ def print_recipes(console: Console) -> None:
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")],
     dataset: Annotated[
-        str, typer.Option(help="Format of the data: cuhk-pedes, icfg-pedes, rstpreid or synth.")
+        str,
+        typer.Option(
+            help="Format of the data: cuhk-pedes, icfg-pedes, rstpreid or synth; of people in visible and infrared "
+            "light sysu-mm01, regdb or synth-infrared."
+        ),
     ] = "cuhk-pedes",
     root: Annotated[
         Path, typer.Option(help="Folder with imgs/ and reid_raw.json (or the dataset's own list of captions).")
     ] = Path("data/test"),
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, val or test; of regdb also test_1 to test_10.")] = "test",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     as_json: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Draw queries with their first ten results to this PNG.")] = None,
@@ -331,13 +335,39 @@ def evaluate(
     shifts: Annotated[
         int, typer.Option(help="Average each text over so many circular shifts of its words; 0 reads it once.", min=0)
     ] = 0,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Add MSER re-ranking to the protocols between visible and infrared.")
+    ] = False,
+    cameras: Annotated[str, typer.Option(help="Only images from these cameras, as 3,7; all where none is named.")] = "",
+    away: Annotated[
+        Path | None, typer.Option(help="A second folder, of other cameras or style: how much is found there too?")
+    ] = None,
+    away_cameras: Annotated[str, typer.Option(help="As --cameras, for --away.")] = "",
 ) -> None:
     """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
+    from model import generalisation
     from model.checkpoint import default_checkpoint
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import report
 
     path = default_checkpoint() if str(checkpoint) == "default" else checkpoint
+    here, there = ([name.strip() for name in names.split(",") if name.strip()] for names in (cameras, away_cameras))
+    if away is not None:
+        if sheet is not None or query_list is not None or shifts or rerank:
+            _fail("--away compares two sets; leave out --sheet, --list, --shifts and --rerank.")
+        both = generalisation.generalisation(
+            path,
+            dataset,
+            root,
+            away,
+            split=split,
+            home_cameras=here,
+            away_cameras=there,
+            device=device.value,
+            json_out=as_json,
+        )
+        generalisation.report(both, console)
+        return
     result = run_evaluation(
         path,
         dataset,
@@ -349,6 +379,8 @@ def evaluate(
         sheet_queries=sheet_queries,
         query_list=query_list,
         shifts=shifts,
+        rerank=rerank,
+        cameras=here,
     )
     report(result, console)
 

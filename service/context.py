@@ -38,8 +38,11 @@ class QueryEncoder(Protocol):
 
     @property
     def has_text(self) -> bool: ...
+    @property
+    def has_pairs(self) -> bool: ...  # whether it reads a picture and a text together
     def embed_images(self, images: Sequence[Image.Image]) -> Vectors: ...  # (N, D)
     def embed_texts(self, texts: Sequence[str]) -> Vectors: ...  # (N, D)
+    def embed_pairs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Vectors: ...  # (N, D)
     def unknown_words(self, text: str) -> list[str]: ...
     def is_truncated(self, text: str) -> bool: ...
 

@@ -35,10 +35,14 @@ NEGATIVE_TEXT = 0.5  # what a negative text counts, against 1 of everything else
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """The unit vectors of what was asked; None and () for what was not."""
+    """The unit vectors of what was asked; None and () for what was not.
+
+    pair: of text and image as the network reads them together, if it does; it then stands for both.
+    """
 
     text: Vector | None = None
     image: Vector | None = None
+    pair: Vector | None = None
     negative_text: Vector | None = None
     positives: Sequence[Vector] = ()
     negatives: Sequence[Vector] = ()
@@ -69,19 +73,28 @@ def embed(
         text=None if query.text is None else next(embedded),
         negative_text=None if query.negative_text is None else next(embedded),
     )
-    picture = query_picture(context, scope, query, upload, notes)
-    return asked if picture is None else replace(asked, image=encoder.embed_images([picture])[0])
+    # Weights are a wish to have them apart.
+    together = query.text is not None and query.weights is None and encoder.has_pairs
+    picture = query_picture(context, scope, query, upload, notes, always=together)
+    if picture is None:
+        return asked
+    asked = replace(asked, image=encoder.embed_images([picture])[0])
+    if not together or query.text is None:
+        return asked
+    return replace(asked, pair=encoder.embed_pairs([picture], [query.text])[0])
 
 
-def query_picture(context: Context, scope: Scope, query: Query, upload: bytes | None, notes: Notes) -> Image | None:
-    """The pixels to embed; None if there is no picture, or one that is embedded already."""
+def query_picture(
+    context: Context, scope: Scope, query: Query, upload: bytes | None, notes: Notes, *, always: bool = False
+) -> Image | None:
+    """The pixels to embed; None if there is no picture, or, unless `always`, one that is embedded already."""
     image = query.image
     box = None if image is None else image.crop
     crop = None if box is None else checked_crop(context, box, notes)
     try:
         if upload is not None:
             return decode(upload, context.settings, crop)
-        if image is None or crop is None:
+        if image is None or image.image_id is None or (crop is None and not always):
             return None
         with transaction(context.database.engine) as session:
             file = searches.file_of(session, image.image_id, scope)
@@ -151,7 +164,7 @@ def unknown_image(id: UUID, pointer: str) -> Refusal:
 def fuse(asked: Asked, weights: Weights) -> Vector:
     """One unit vector (D,), in three steps, each made unit again:
 
-    1. text and image by their weights;
+    1. text and image by their weights, or as the network read them together;
     2. towards the mean of the positive examples, away from that of the negative ones;
     3. away from the negative text.
 
@@ -175,6 +188,8 @@ def fuse(asked: Asked, weights: Weights) -> Vector:
 
 def _described(asked: Asked, weights: Weights) -> Vector | None:
     """Text and image, or the one there is."""
+    if asked.pair is not None:
+        return asked.pair
     if asked.text is None or asked.image is None:
         return asked.text if asked.image is None else asked.image
     largest = max(weights.text, weights.image)  # only the ratio matters, and tiny weights must not vanish

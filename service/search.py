@@ -243,8 +243,11 @@ def refuse_retired(session: Session, checkpoint_id: str) -> None:
 def bands_of(encoder: QueryEncoder, asked: Asked) -> Mapping[str, float] | None:
     """Least similarity of "strong" and "possible" for this kind of query, as measured on the validation data.
 
-    None where that was not measured: nobody knows what a similarity means to a query that examples have moved.
+    None where that was not measured: nobody knows what a similarity means to a query that examples have moved, or to a
+    text and an image that were read together.
     """
+    if asked.pair is not None:
+        return None
     measured: Mapping[str, Mapping[str, float]] = (encoder.info.get("validation") or {}).get("bands") or {}
     return measured.get("+".join(asked.kinds)) if asked.kinds in MEASURED else None
 

@@ -97,7 +97,11 @@ class Query(RequestBody):
 
     text: Description | None = Field(None, description=f"1 to {TEXT_MAX} characters after normalising (NFKC).")
     image: QueryImage | None = None
-    weights: Weights | None = Field(None, description="Only with both text and image; without it they count equally.")
+    weights: Weights | None = Field(
+        None,
+        description="Only with both text and image; without it they count equally, or are read together by a network "
+        "that can.",
+    )
     negative_text: Description | None = Field(
         None, description="What the person does not look like; counts half of everything else together."
     )

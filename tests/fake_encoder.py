@@ -40,6 +40,7 @@ class GridEncoder:
         self.dim = dim
         self.delay = delay
         self.has_text = True
+        self.has_pairs = False
         self.checkpoint_id = f"grid{dim:012d}"
         self.info: dict[str, Any] = {"net": "grid", "validation": {}}
 
@@ -56,6 +57,10 @@ class GridEncoder:
             for text in texts
         ]
         return _unit(np.array(rows).reshape(-1, self.dim))
+
+    def embed_pairs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, dim): what image and text have in common, place by place; no sum of the two."""
+        return _unit((self.embed_images(images) * self.embed_texts(texts)).astype(np.float64))
 
     def unknown_words(self, text: str) -> list[str]:
         return [word for word in dict.fromkeys(_words(text)) if word not in VOCABULARY]

@@ -7,9 +7,19 @@ from typing import Any
 
 from model.interface import Net
 from model.nets.axm_net import AXMNet, AXMNetConfig
+from model.nets.mcja import MCJA, MCJAConfig
+from model.nets.mmet import MMET, MMETConfig
+from model.nets.ssan import SSAN, SSANConfig
 
-NETS: dict[str, type[AXMNet]] = {"axm_net": AXMNet}
-CONFIGS: dict[str, type[AXMNetConfig]] = {"axm_net": AXMNetConfig}
+NetConfig = AXMNetConfig | SSANConfig | MCJAConfig | MMETConfig
+
+NETS: dict[str, Any] = {"axm_net": AXMNet, "ssan": SSAN, "mcja": MCJA, "mmet": MMET}
+CONFIGS: dict[str, type[NetConfig]] = {
+    "axm_net": AXMNetConfig,
+    "ssan": SSANConfig,
+    "mcja": MCJAConfig,
+    "mmet": MMETConfig,
+}
 
 
 def build(name: str, config: dict[str, Any]) -> Net:
@@ -19,7 +29,8 @@ def build(name: str, config: dict[str, Any]) -> Net:
     known = {field.name for field in fields(CONFIGS[name])}
     if unknown := sorted(set(config) - known):
         raise ValueError(f"{name} has no setting called {', '.join(unknown)}. It has: {', '.join(sorted(known))}.")
-    return NETS[name](CONFIGS[name](**{key: _tuples(value) for key, value in config.items()}))
+    net: Net = NETS[name](CONFIGS[name](**{key: _tuples(value) for key, value in config.items()}))
+    return net
 
 
 def _tuples(value: Any) -> Any:

@@ -37,10 +37,10 @@ from model.nets.backbones import (
     Tower,
     block_sizes,
     conv_norm,
+    copy_osnet,
     image_stem,
     initialise,
     lite_conv,
-    osnet_modules,
     read_weights,
 )
 
@@ -456,29 +456,35 @@ class AXMNet(nn.Module):
     # --- training ---------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Named, weighted losses of the current stage on a batch of image-text pairs, in float32.
+        """Named, weighted losses of the current stage on a batch of image-text pairs, in float32; of a batch without
+        texts those of the vision tower alone.
 
         With align="joint" image i and text i have seen each other before they are compared with the rest of the batch.
         """
         del epoch  # every loss is the same in all epochs of a stage
-        if self.heads is None or batch.tokens is None:
-            raise ValueError("Training needs a net built with num_ids or attributes, and a batch with texts.")
-        visual, text = self.pair_features(batch.images, batch.tokens)
+        if self.heads is None:
+            raise ValueError("Training needs a net built with num_ids or attributes.")
+        if batch.tokens is None:
+            visual, texts = self._image_features(self._vision_map(batch.images)), []
+        else:
+            visual, text = self.pair_features(batch.images, batch.tokens)
+            texts = [text]
         # Half precision would cost the similarities their last digits: the losses leave autocast.
-        with torch.autocast(text.device.type, enabled=False):
+        with torch.autocast(batch.images.device.type, enabled=False):
             visual = [feature.float() for feature in visual]
             if self.config.unified_visual:
                 visual = [torch.stack(visual).sum(dim=0)]
             # Losses compare every row with every other, those of other processes included.
             attributes = None if batch.attributes is None else all_rows(batch.attributes)
             whole = replace(batch, labels=all_rows(batch.labels), attributes=attributes)
-            return self._losses([all_rows(v) for v in visual], all_rows(text.float()), whole, self.heads)
+            rows = [all_rows(v) for v in visual]
+            return self._losses(rows, [all_rows(t.float()) for t in texts], whole, self.heads)
 
-    def _losses(self, visual: list[Tensor], text: Tensor, batch: Batch, heads: Heads) -> dict[str, Tensor]:
-        """visual: V_G and V_P, or the one vector that stands for both, (B, D) each. text: (B, D)."""
+    def _losses(self, visual: list[Tensor], texts: list[Tensor], batch: Batch, heads: Heads) -> dict[str, Tensor]:
+        """visual: V_G and V_P, or the one vector that stands for both, (B, D) each. texts: T (B, D), or nothing."""
         c, losses = self.config, dict[str, Tensor]()
         weights = self._weights()
-        features, labels = [*visual, text], batch.labels
+        features, labels = [*visual, *texts], batch.labels
         if weights["identity"]:
             if heads.identity is None:
                 raise ValueError("The identity loss needs a net built with num_ids; set identity_weight=0 without.")
@@ -491,7 +497,9 @@ class AXMNet(nn.Module):
             terms = [attribute_loss(logits, batch.attributes) for logits in split]
             losses["attribute"] = weights["attribute"] * torch.stack(terms).mean()
         if weights["triplet"] or weights["affinity"] or weights["info_nce"]:
-            pairs = [similarity_matrix(v, text) for v in visual]
+            if not texts:
+                raise ValueError("Triplet, affinity and InfoNCE losses need texts: set their weights to 0 without.")
+            pairs = [similarity_matrix(v, *texts) for v in visual]
             if weights["triplet"]:
                 options: dict[str, Any] = {"margin": c.margin, "negatives": c.negatives, "positives": c.positives}
                 terms = [triplet_loss(s, labels, **options) for s in pairs]
@@ -560,7 +568,8 @@ class AXMNet(nn.Module):
         """
         state = read_weights(Path(path))
         if not any(name.startswith("vision.") for name in state):
-            _copy_osnet(self, state, Path(path))
+            joint = [f"gates.{index}" for index, mode in enumerate(self.config.align_modes) if mode == "joint"]
+            copy_osnet(self, state, path, leave=joint)
             return
         own = self.state_dict()
         gates = {name for name in own if name.startswith("gates.")} & state.keys()
@@ -570,25 +579,3 @@ class AXMNet(nn.Module):
                 theirs = f"of shape {tuple(state[name].shape)}" if name in state else "missing"
                 raise ValueError(f"{path}: {name} is {theirs}, but this net needs {tuple(own[name].shape)}.")
         self.load_state_dict({name: state[name] for name in wanted}, strict=False)
-
-
-def _copy_osnet(net: AXMNet, state: dict[str, Tensor], path: Path) -> None:
-    modules = osnet_modules()
-    joint = {f"gates.{index}" for index, mode in enumerate(net.config.align_modes) if mode == "joint"}
-    copies: list[tuple[Tensor, Tensor]] = []
-    for name, ours in net.state_dict().items():
-        module, leaf = name.rsplit(".", 1)
-        if module not in modules or leaf == "num_batches_tracked" or module.rsplit(".", 1)[0] in joint:
-            continue
-        source = f"{modules[module]}.{leaf}"
-        if source not in state:
-            raise ValueError(f"{path} holds no OSNet of this kind: it lacks {source}.")
-        # Gates are linear layers here and 1x1 convolutions there: the same numbers in the same order.
-        theirs = state[source].flatten(1) if ours.dim() == 2 else state[source]
-        if theirs.shape != ours.shape:
-            shapes = f"{tuple(state[source].shape)}, but this net needs {tuple(ours.shape)}"
-            raise ValueError(f"{path}: {source} has shape {shapes}. Is it an OSNet of another width?")
-        copies.append((ours, theirs))
-    with torch.no_grad():
-        for ours, theirs in copies:
-            ours.copy_(theirs)

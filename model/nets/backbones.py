@@ -6,7 +6,7 @@ not own its gates: whoever owns two towers decides which gates they share. Sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -187,3 +187,28 @@ def osnet_modules() -> dict[str, str]:
             for position, layer in enumerate(("conv", "bn")):
                 names[f"vision.transitions.{index}.0.{position}"] = f"{stage}.2.0.{layer}"
     return names | {"vision.final.0": "conv5.conv", "vision.final.1": "conv5.bn"}
+
+
+def copy_osnet(net: nn.Module, state: Mapping[str, Tensor], path: str | Path, leave: Collection[str] = ()) -> None:
+    """Copy an OSNet under its public names into ``net``, but for the modules named in ``leave``.
+
+    Raises ValueError with a sentence, and changes nothing, when ``state``, read from ``path``, is no OSNet of its size.
+    """
+    modules = osnet_modules()
+    copies: list[tuple[Tensor, Tensor]] = []
+    for name, ours in net.state_dict().items():
+        module, leaf = name.rsplit(".", 1)
+        if module not in modules or leaf == "num_batches_tracked" or module.rsplit(".", 1)[0] in leave:
+            continue
+        source = f"{modules[module]}.{leaf}"
+        if source not in state:
+            raise ValueError(f"{path} holds no OSNet of this kind: it lacks {source}.")
+        # Gates are linear layers here and 1x1 convolutions there: the same numbers in the same order.
+        theirs = state[source].flatten(1) if ours.dim() == 2 else state[source]
+        if theirs.shape != ours.shape:
+            shapes = f"{tuple(state[source].shape)}, but this net needs {tuple(ours.shape)}"
+            raise ValueError(f"{path}: {source} has shape {shapes}. Is it an OSNet of another width?")
+        copies.append((ours, theirs))
+    with torch.no_grad():
+        for ours, theirs in copies:
+            ours.copy_(theirs)

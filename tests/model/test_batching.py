@@ -180,6 +180,19 @@ def test_brightness_scales_an_image_as_a_whole() -> None:
     assert len({int(value) for value in values}) > 10
 
 
+def test_a_resized_crop_shows_a_part_of_the_image_at_its_full_size() -> None:
+    ramp = (3 * torch.arange(64)).to(torch.uint8)
+    x = ramp[None, None, :, None].expand(40, 3, 64, 32).contiguous()  # rows brighten downwards, columns are alike
+    cut = augment_images(x, Augmentation(flip=0, erase=0, resized_crop=0.5), batching.generator(0)).float()
+    assert cut.shape == x.shape
+    heights = (cut[:, 0, 40, 16] - cut[:, 0, 24, 16]) / 16 / 3 * 64  # rows of the image that fill a crop
+    assert heights.min() > 64 * (0.5 * 3 / 4) ** 0.5 - 2 and heights.max() < 64 + 1
+    assert heights.std() > 3  # not all the same
+    torch.testing.assert_close(cut, cut[..., :1].expand_as(cut), atol=1.0, rtol=0)
+    whole = Augmentation(flip=0, erase=0, resized_crop=1.0)
+    assert torch.equal(augment_images(x, whole, batching.generator(0)), x)
+
+
 # --- attributes -------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,8 @@ import torch
 from model import distributed
 from model.checkpoint import describe
 from model.distributed import WholeBatchNorm
-from model.recipes import Recipe, axm_net_tiny, override
+from model.recipes import Recipe, axm_net_tiny, override, tiny
+from model.recipes_ssan import ssan_synth
 from model.train import BEST, STATE, train
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,38 @@ def test_two_processes_agree_with_one_and_resume_and_refuse(toy_dataset: Path, t
     assert records(tmp_path / "resumed", "step") == records(tmp_path / "whole", "step")
     assert [name for name, tensor in whole.items() if not torch.equal(tensor, resumed[name])] == []
     assert "batch of 15 in stage 0 does not divide among 2 processes" in (tmp_path / "refused").read_text()
+
+
+OF_SSAN = """
+import sys
+from model.train import train
+from model import distributed
+from tests.model.test_distributed import in_double_precision, short_ssan
+data, out = sys.argv[1:]
+with in_double_precision():
+    train(short_ssan(), data, out, progress=False, threads=1, device="cpu")
+distributed.leave()
+"""
+
+
+def short_ssan() -> Recipe:
+    """Both stages of SSAN: weak captions come to each process, and the relation block sees them in the whole batch."""
+    recipe = override(tiny(ssan_synth()), average=0.9, **{"net_config.negatives": "hardest"})
+    return replace(recipe, stages=tuple(replace(s, optimizer="sgd", lr=1e-3, epochs=1) for s in recipe.stages))
+
+
+def test_two_processes_agree_with_one_on_weak_captions(toy_dataset: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(OF_SSAN)
+    launch(program, toy_dataset, tmp_path / "two")
+    with in_double_precision():
+        train(short_ssan(), toy_dataset, tmp_path / "one", progress=False, threads=1, device="cpu")
+    one, two = (records(tmp_path / name, "step") for name in ("one", "two"))
+    assert [step["stage"] for step in one] == [0, 0, 1, 1]
+    for step, other in zip(one, two, strict=True):
+        assert other["loss"] == pytest.approx(step["loss"], abs=1e-6), step["global_step"]
+    for name, tensor in state(tmp_path / "one")["net"].items():
+        torch.testing.assert_close(state(tmp_path / "two")["net"][name], tensor, atol=1e-5, rtol=1e-5, msg=name)
 
 
 def test_alone_nothing_is_wrapped_and_nothing_is_gathered(toy_dataset: Path) -> None:

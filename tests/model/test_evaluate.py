@@ -20,7 +20,7 @@ from model.datasets import DatasetError, Sample, read_cuhk_pedes
 from model.encoder import Encoder
 from model.evaluate import cross_view, evaluate, image_to_image, oracle, report, text_to_image
 from model.interface import Tokens
-from model.retrieval import cross_view_fused, cross_view_image, fused
+from model.retrieval import among_captions, cross_view_fused, cross_view_image, fused, pair_to_image
 from model.splits import CrossViewSplit, read_split, write_split
 
 
@@ -95,6 +95,15 @@ def test_protocols_equal_naive_loops(seed: int) -> None:
     both = [(texts[q] / 2 + images[n] / 2, pids[n]) for q, n in enumerate(origin)]
     assert_agrees(fused(texts, images, samples), naive(both, images, pids, lambda q, g: same_camera(origin[q], g)))
     assert_agrees(cross_view_fused(texts, images, samples), naive(both, images, pids, other_side))
+
+    read = [(texts[q], pids[n]) for q, n in enumerate(origin)]
+    assert_agrees(
+        pair_to_image(texts, images, samples), naive(read, images, pids, lambda q, g: same_camera(origin[q], g))
+    )
+    shown = [pids[n] for n in origin]
+    assert_agrees(
+        among_captions(texts, samples), naive(read, texts, shown, lambda q, g: same_camera(origin[q], origin[g]))
+    )
 
 
 def test_without_cameras_an_image_only_leaves_itself_out() -> None:

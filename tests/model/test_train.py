@@ -12,7 +12,6 @@ import sys
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,15 +31,12 @@ from model.text import load_text, words
 from model.train import (
     BEST,
     STATE,
-    Position,
     TrainingError,
-    make_batch,
-    prepare,
     rate_factor,
-    redrawn,
     train,
     update_average,
 )
+from model.training_data import make_batch, prepare, redrawn
 from tests.helpers import make_toy_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -296,7 +292,7 @@ def test_override_reads_text_by_the_type_of_the_setting() -> None:
         ("stages.0.epochs", "many", "cannot be 'many'"),
         ("stages.0.epochs", 2.5, "cannot be 2.5"),
         ("stages.0.epochs", 0, "at least one epoch"),
-        ("stages.0.optimizer", "lion", "is one of sgd, adamw"),
+        ("stages.0.optimizer", "lion", "is one of sgd, adam, adamw"),
         ("cache_images", "maybe", "cannot be 'maybe'"),
         ("net_config.align", "sideways", "cannot be 'sideways'"),
         ("stages.0.augmentation.erase_area", "0.1", "cannot be"),
@@ -434,15 +430,12 @@ def test_redrawn_captions_are_new_every_epoch_and_the_same_after_a_resume(toy_da
     assert_same_tensors(final_state(tmp_path / "parts")["net"], final_state(tmp_path / "whole")["net"])
 
     samples = read_cuhk_pedes(tmp_path, "train")
-    text, run = (
-        load_text(recipe.text),
-        SimpleNamespace(recipe=recipe, position=Position(), device=torch.device("cpu"), precision="fp32"),
-    )
+    assert recipe.text is not None
+    text = load_text(recipe.text)
     data = prepare(samples, recipe, text, {}, 1, tmp_path, Screen(False), listed=False)
     assert len(data.captions) == 0
     for epoch in (0, 1):
-        run.position.epoch = epoch
-        drawn = redrawn(data, text, run, Screen(False))  # type: ignore[arg-type]
+        drawn = redrawn(data, text, recipe.seed, epoch, Screen(False))
         texts = redraw(samples, recipe.seed, epoch)
         assert drawn.counts.tolist() == [1] * len(samples) == [1] * len(texts)
         assert torch.equal(drawn.captions.tokens([0, 7]).ids, text([texts[0], texts[7]]).ids)

@@ -225,6 +225,14 @@ def test_train_and_evaluate(run: Run, tmp_path: Path) -> None:
     assert "Rank-1" in out
     assert json.loads(result.read_text())["text_to_image"]["queries"] > 0
 
+    cameras = ["--cameras", "cam0,cam1", "--away", tmp_path / "toy", "--away-cameras", "cam2"]
+    status, out, _ = run("evaluate", best, "--root", tmp_path / "toy", "--json", result, *cameras)
+    assert status == 0
+    assert "kept" in out and json.loads(result.read_text())["away"]["data"]["images"] == 6
+    status, _, err = run("evaluate", best, "--root", tmp_path / "toy", *cameras, "--shifts", "2")
+    assert status == 1
+    assert "--away compares two sets" in " ".join(err.split())
+
     status, _, err = run("train", "axm_net_tiny", "--root", tmp_path / "toy", "--out", tmp_path / "run")
     assert status == 1
     assert "already holds a run" in " ".join(err.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,37 @@ def test_bands_are_for_kinds_of_query_that_were_measured() -> None:
     assert bands_of(encoder, Asked(image=vector)) is None
     assert bands_of(encoder, Asked(text=vector, positives=[vector])) is None
     assert bands_of(encoder, Asked(text=vector, negative_text=vector)) is None
+
+
+class Reader(GridEncoder):
+    """It reads a picture and a text together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_pairs = True
+        self.info = {**self.info, "validation": {"bands": {"text+image": {"strong": 0.9, "possible": -1.0}}}}
+
+
+def test_text_and_image_are_read_together_by_a_network_that_can(tmp_path: Path) -> None:
+    with running_service(tmp_path, encoder=Reader()) as service:
+        ids = [service.added(picture(n)) for n in range(COUNT)]
+        service.embed()
+        text = {"text": "a red coat"}
+        together = unit(image(3) * words("a red coat"))
+        sent = service.found({"query": text, "limit": COUNT}, picture(3))
+        assert_ranked_by(sent, ids, together)
+        assert {result["band"] for result in sent["results"]} == {None}, "bands are measured on mixed vectors"
+        stored = service.found({"query": {**text, "image": {"image_id": ids[3]}}, "limit": COUNT})
+        assert_ranked_by(stored, ids, together)
+        weighted = {**text, "weights": {"text": 1, "image": 1}}
+        assert_ranked_by(
+            service.found({"query": weighted, "limit": COUNT}, picture(3)), ids, unit(words("a red coat") + image(3))
+        )
+        examples = {**text, "positive_image_ids": [ids[5]]}
+        answer = service.found({"query": examples, "limit": COUNT}, picture(3))
+        assert_ranked_by(answer, ids, unit(together + 0.75 * image(5)))
+        alone = service.found({"query": {}, "limit": COUNT}, picture(3))
+        assert_ranked_by(alone, ids, image(3))
 
 
 @pytest.mark.usefixtures("ids")
