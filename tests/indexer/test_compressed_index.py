@@ -55,7 +55,7 @@ def brute_force(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray) -> tup
 
 
 @pytest.mark.usefixtures("codes_alone")
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(64, 1200),

@@ -92,6 +92,7 @@ def state(out: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 def test_accelerate_runs_the_command_line_in_two_processes(toy_dataset: Path, tmp_path: Path) -> None:
     options = ["--root", toy_dataset, "--out", tmp_path / "two", "--device", "cpu", "--threads", 1]
     launch("-m", "service.cli", "train", "axm_net_tiny", *options, "--set", "stages.0.epochs=1")

@@ -162,6 +162,7 @@ def test_the_shipped_recipe_learns_in_small(tmp_path: Path) -> None:
     assert last < 0.9 * first
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_learns_rendered_people_in_small(tmp_path: Path) -> None:
     generate = pytest.importorskip("model.synth.generate", reason="the [synth] extra is not installed")
     from model.synth.body import SynthUnavailable

@@ -269,7 +269,7 @@ def test_the_served_document_is_the_tested_one(fuzzed: Service) -> None:
 
 @schema.parametrize()
 @settings(
-    max_examples=40,
+    max_examples=20,  # thousands, by every role, in test_roles.py
     deadline=None,
     derandomize=True,
     database=None,
@@ -286,7 +286,7 @@ def test_generated_requests_get_documented_answers(case: schemathesis.Case[Any],
 
 
 @schema.include(path_regex=r"\{").exclude(method="DELETE").parametrize()
-@settings(max_examples=15, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
 def test_generated_requests_about_what_exists(
     case: schemathesis.Case[Any], fuzzed: Service, existing: dict[str, str]
 ) -> None:
