@@ -14,19 +14,38 @@ ifeq ($(OMP_NUM_THREADS),)
 unexport OMP_NUM_THREADS
 endif
 
-.PHONY: demo test test-all lint bench clean help
+NPM    := service/page/npm $(BIN)/python
+BUILT  := service/page/dist/index.html
+
+.PHONY: demo page test test-all test-page lint bench clean help
 help:
 	@sed -n '2,4p' Makefile
 
-demo: $(READY)
+demo: $(READY) $(BUILT)
 	$(BIN)/person-search demo $(ARGS)
 
-# Two test processes for two cores; `slow` tests are left to test-all.
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term $(ARGS)
+# The page of the service, from its sources and the committed OpenAPI.
+page: $(BUILT)
 
-test-all: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+$(BUILT): docs/openapi.json service/page/node_modules/.ready $(shell find service/page/src service/page/public service/page/*.html service/page/*.ts -type f ! -name openapi.d.ts)
+	$(NPM) run --silent types
+	$(NPM) run --silent check
+	$(NPM) run --silent build -- --logLevel warn
+
+service/page/node_modules/.ready: $(READY) service/page/package-lock.json
+	$(NPM) ci --silent
+	touch $@
+
+test-page: $(BUILT)
+	$(NPM) run --silent test
+	tests/page/chromium $(BIN)/python
+
+# Two test processes for two cores, a file in one of them; `slow` tests are left to test-all.
+test: lint test-page
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-all: lint test-page
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -47,4 +66,4 @@ $(READY): pyproject.toml requirements/torch-$(KIND).txt requirements/data.txt re
 	touch $@
 
 clean:
-	rm -rf .venv .venv-cuda build dist *.egg-info .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-cuda service/page/node_modules service/page/dist build dist *.egg-info .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache

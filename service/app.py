@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
@@ -59,7 +59,8 @@ from service.settings import ServiceSettings
 from service.sweeper import Sweeper
 from service.upgrades import open_active
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "page" / "dist"
+NOT_BUILT = "The page has not been built: run `make page` once. The API under /api/v1 works without it.\n"
 ROUTES = (
     *(searches, explanations, saved_searches, facets, images, image_changes, ingestions, cameras, checkpoints),
     *(erasures, holds, retention, cases, verdicts, case_exports, audit, session, users, api_keys, setup, operations),
@@ -115,7 +116,8 @@ def create_app(
     for router in routers:
         app.include_router(router, dependencies=[Depends(refuse_unknown_parameters)])
     app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    if PAGE.is_dir():
+        app.mount("/page", StaticFiles(directory=PAGE), name="page")
     install_error_handlers(app, routers)
     app.add_middleware(Edge, allowed_hosts=settings.answers_for, metrics=metrics)
     describe(app, routers)
@@ -192,4 +194,5 @@ def refuse_unknown_parameters(request: Request) -> None:
 
 
 def index() -> Response:
-    return FileResponse(PAGE / "index.html")
+    page = PAGE / "index.html"
+    return FileResponse(page) if page.exists() else PlainTextResponse(NOT_BUILT, 503)

@@ -1,0 +1,1 @@
+export const MARK = `${import.meta.env.BASE_URL}favicon.svg`;
