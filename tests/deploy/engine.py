@@ -33,7 +33,7 @@ STAND_INS = {
     "POSTGRES_IMAGE": ("postgres:17-bookworm", HERE / "postgres"),
     "PROXY_IMAGE": ("haproxy:3.2-bookworm", HERE / "proxy"),
 }
-DEADLINE = 180.0  # seconds until something that must come true counts as a failure
+DEADLINE = 600.0  # seconds until something that must come true counts as a failure
 BUILD_SECONDS = 1800.0  # without anything in the engine's cache, torch has to be fetched
 
 
