@@ -10,6 +10,7 @@ READY  := $(VENV)/.ready
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS   ?=
 SBOM   ?= sbom
+comma  := ,
 export OMP_NUM_THREADS ?= $(if $(filter test test-all,$(MAKECMDGOALS)),1,)
 ifeq ($(OMP_NUM_THREADS),)
 unexport OMP_NUM_THREADS
@@ -18,7 +19,7 @@ endif
 NPM    := service/page/npm $(BIN)/python
 BUILT  := service/page/dist/index.html
 
-.PHONY: demo page test test-all test-page test-deploy lint bench secrets sbom clean help
+.PHONY: demo page test test-all test-page test-hosts test-deploy lint bench secrets sbom clean help
 help:
 	@sed -n '2,4p' Makefile
 
@@ -62,6 +63,10 @@ test: lint test-page
 test-all: lint test-page
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not deploy" --cov --cov-report=term $(ARGS)
 
+# Several hosts on this machine, as network namespaces: for root, about two minutes.
+test-hosts: $(READY)
+	$(BIN)/python -m pytest -n 0 -m netns tests/flows $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +81,7 @@ $(READY): pyproject.toml requirements/torch-$(KIND).txt requirements/data.txt re
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "person-search needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(CUDA),,--no-deps --retries 0) -r requirements/torch-$(KIND).txt
-	$(PIP) -c requirements/constraints.txt -e '.[dev,synth,$(FAISS)]'
+	$(PIP) -c requirements/constraints.txt -e '.[dev,synth,milvus,$(FAISS)$(if $(CUDA),,$(comma)milvus-lite)]'
 	$(PIP) --no-deps --require-hashes -r requirements/data.txt
 	touch $@
 

@@ -34,6 +34,16 @@ POOL_SECONDS = 10  # to wait for a free one
 STATEMENT_SECONDS = 30  # for one statement; those that may take longer say so themselves
 IDLE_SECONDS = 60  # a transaction that does nothing for this long is broken off: it may hold a lock others wait for
 
+# A host that is cut off says nothing: neither end would notice for a quarter of an hour, often two. We give up soon, so
+# that a search is refused instead of left waiting; the server later, and with it go the locks of who is not there.
+SILENT_SECONDS, SERVER_SILENT_SECONDS = 10, 25
+KEEPALIVES = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 1000 * SILENT_SECONDS,
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -88,7 +98,7 @@ def connect(url: str) -> Engine:
         max_overflow=30,  # as many in all as the web framework has threads
         pool_timeout=POOL_SECONDS,
         pool_pre_ping=True,  # a connection the server dropped while it was idle is replaced instead of handed out
-        connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "person-search"},
+        connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "person-search", **KEEPALIVES},
     )
 
     @event.listens_for(engine, "connect")
@@ -96,7 +106,9 @@ def connect(url: str) -> Engine:
         # As a statement, not as a start-up option: poolers between us and the server refuse those.
         connection.execute(
             f"SET statement_timeout = '{STATEMENT_SECONDS}s'; "
-            f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'; SET TIME ZONE 'UTC'"
+            f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'; SET TIME ZONE 'UTC'; "
+            "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; "
+            f"SET tcp_user_timeout = '{SERVER_SILENT_SECONDS}s'"
         )
         connection.commit()
 

@@ -50,6 +50,7 @@ Digests = NDArray[np.uint64]
 
 WORK_CHANNEL = "person_search_work"  # NOTIFY is sent here when there are new images to embed
 CHANGES_LOCK = 7_305_802  # key of an advisory lock, unique within the database
+LISTED_AT_ONCE = 2**24  # rows of 24 bytes: PostgreSQL makes no value of more than a gigabyte
 
 
 def lock_changes(session: Session) -> None:
@@ -319,14 +320,17 @@ def listing(session: Session, checkpoint_id: str) -> Listing:
     """List all ready vectors, 24 bytes each. Must be the first thing in its transaction, which only reads."""
     stay_at_one_moment(session)
     session.execute(text("SET LOCAL statement_timeout = 0"))  # a second for a million
+    last_row = session.scalar(select(func.max(Image.row))) or 0
+    parts = []
     with binary_cursor(session) as cursor:
-        cursor.execute(
-            "SELECT string_agg(int8send(image_row) || int8send(seq) || digest, '') FROM embedding"
-            " WHERE checkpoint_id = %s AND state = 'ready'",
-            [checkpoint_id],
-        )
-        packed = cursor.fetchall()[0][0] or b""
-    listed = np.sort(np.frombuffer(packed, _LISTED), order="row")
+        for start in range(0, last_row + 1, LISTED_AT_ONCE):
+            cursor.execute(
+                "SELECT string_agg(int8send(image_row) || int8send(seq) || digest, '') FROM embedding"
+                " WHERE checkpoint_id = %s AND state = 'ready' AND image_row >= %s AND image_row < %s",
+                [checkpoint_id, start, start + LISTED_AT_ONCE],
+            )
+            parts.append(cursor.fetchall()[0][0] or b"")
+    listed = np.sort(np.frombuffer(b"".join(parts), _LISTED), order="row")
     last_removed = session.scalar(select(func.max(RemovedImage.seq))) or 0
     drawn = session.scalar(text("SELECT last_value FROM change_seq")) or 0
     rows, seqs = listed["row"].astype(np.int64), listed["seq"].astype(np.int64)

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from indexer import audit, case_exports, gallery, journal, searches, traces
 from indexer.audit import SYSTEM, Actor, Purpose
 from indexer.database import Database, database_errors, transaction
-from indexer.errors import DatabaseUnavailable
+from indexer.errors import DatabaseUnavailable, IndexUnavailable
 from indexer.holds import lock_governance
 from indexer.images import ImageStore
 from indexer.replica import Replica
@@ -170,11 +170,13 @@ class Eraser:
             return None
         looked, in_index = f"Looked for {len(rows)} images by their ids", ""
         if self.replica is not None:
-            if not self._gone_from_index(rows, probes):
-                log.error("erasure incomplete", erasure=str(id), left="index")
-                return None
-            if not self.replica.forget(np.array(rows, np.int64)):
-                log.error("erasure incomplete", erasure=str(id), left="index on disk")
+            try:
+                left_in = "index" if not self._gone_from_index(rows, probes) else "index on disk"
+                gone = left_in != "index" and self.replica.forget(np.array(rows, np.int64))
+            except IndexUnavailable as error:
+                left_in, gone = str(error), False
+            if not gone:
+                log.error("erasure incomplete", erasure=str(id), left=left_in)
                 return None
             looked += f", and searched for {len(probes)} of them by their vectors"
             in_index = ", in the index, in its copy on disk"
@@ -188,7 +190,7 @@ class Eraser:
         while True:
             self.replica.refresh()
             index = self.replica.state.index
-            if not any(row in index for row in rows):
+            if not len(index.present(np.array(rows, np.int64))):
                 break
             if time.monotonic() > end:
                 return False

@@ -200,6 +200,12 @@ class DatabaseUnavailable(GalleryError):
     code = "database_unavailable"
 
 
+class IndexUnavailable(GalleryError):
+    """The server that holds the vector index cannot be reached or has lost it. Trying again later may help."""
+
+    code = "index_unavailable"
+
+
 class AuditUnavailable(DatabaseUnavailable):
     """What was asked for cannot be recorded, so it was not done."""
 

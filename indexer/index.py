@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import faiss
 import numpy as np
@@ -52,6 +52,24 @@ SPARSE = 50  # when fewer than one in so many rows are allowed, looking for each
 PARALLEL_WORK = 20_000_000  # multiplications from which on a search is spread over threads
 
 
+class Index(Protocol):
+    """What holds vectors and ranks them: a `VectorIndex` in this process, or milvus.py's beside it."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def rows(self) -> Rows: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, row: int) -> bool: ...
+    def exact_among(self, allowed: Rows | None) -> bool: ...
+    def add(self, rows: Rows, vectors: Vectors) -> None: ...
+    def remove(self, rows: Rows) -> int: ...
+    def compact(self) -> None: ...
+    def present(self, rows: Rows) -> Rows: ...
+    def reconstruct(self, rows: Rows) -> Vectors: ...
+    def search(self, queries: Vectors, k: int, allowed: Rows | None = None) -> tuple[Vectors, Rows]: ...
+
+
 class VectorIndex:
     """Rows, which are numbers chosen by the caller, and their vectors. Any number of threads may use it at once."""
 
@@ -59,7 +77,7 @@ class VectorIndex:
         """`folder` is for the vectors of a compressed index, None for where temporary files are."""
         if spec not in SPECS:
             raise InvalidSettings(
-                f"There is no vector index {spec!r}; set PERSON_SEARCH_INDEX to {' or '.join(SPECS)}."
+                f"There is no vector index {spec!r}; set PERSON_SEARCH_INDEX to {' or '.join((*SPECS, 'milvus'))}."
             )
         self.dim = dim
         self._compressed, self._folder = spec == "compressed", folder
@@ -83,21 +101,20 @@ class VectorIndex:
     def __contains__(self, row: int) -> bool:
         return any(block.find(np.array([row], np.int64))[1].size for block in self._blocks)
 
+    def present(self, rows: Rows) -> Rows:
+        """Those of the rows (N,) that are there, ascending."""
+        rows = np.unique(np.asarray(rows, np.int64))
+        there = np.zeros(len(rows), bool)
+        for block in self._blocks:
+            there[block.find(rows)[0]] = True
+        return rows[there]
+
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Add vectors, float32 (N, dim), under their rows, int64 (N,). A row that is there gets its new vector.
 
         Raises `ValueError` for other shapes, for a row given twice and for numbers that are not finite.
         """
-        rows, vectors = np.asarray(rows, np.int64), np.asarray(vectors, np.float32)
-        if vectors.shape != (len(rows), self.dim):
-            raise ValueError(f"expected {len(rows)} vectors of {self.dim} numbers, got {vectors.shape}")
-        if not np.isfinite(vectors).all():
-            raise ValueError("a vector is not finite")
-        if (np.diff(rows) <= 0).any():
-            order = np.argsort(rows)
-            rows, vectors = rows[order], vectors[order]
-        if (np.diff(rows) == 0).any():
-            raise ValueError("a row is given twice")
+        rows, vectors = checked(rows, vectors, self.dim)
         with self._writing:
             blocks = self._without(self._blocks, rows)
             for start in range(0, len(rows), MAX_BLOCK):
@@ -160,15 +177,7 @@ class VectorIndex:
         Only rows among `allowed` if it is given. Returns similarities (Q, k) and rows (Q, k); where there are fewer
         than `k`, -inf and row -1. Raises `ValueError` for queries of another shape or not finite, or a `k` below 1.
         """
-        queries = np.ascontiguousarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.dim or not np.isfinite(queries).all():
-            raise ValueError(f"expected finite queries (Q, {self.dim}), got {queries.shape}")
-        if k < 1:
-            raise ValueError("k must be at least 1")
-        if allowed is not None:
-            allowed = np.asarray(allowed, np.int64)
-            if (np.diff(allowed) <= 0).any():
-                allowed = np.unique(allowed)
+        queries, allowed = checked_search(queries, k, self.dim, allowed)
         views = [view for block in self._blocks if (view := block.view(allowed)).count]
         similarities = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.full((len(queries), k), -1, np.int64)
@@ -325,7 +334,7 @@ class _View:
     def _all(self, queries: Vectors) -> list[Candidates]:
         positions = np.arange(self.count) if self.mask is None else np.flatnonzero(self.mask)
         similarity = queries @ self.block.vectors[positions].T  # (Q, C)
-        errors = _sum_errors(queries, self.block.held.longest)
+        errors = sum_errors(queries, self.block.held.longest)
         return [Candidates(positions, *one, left_out=-np.inf) for one in zip(similarity, errors, strict=True)]
 
     def within(self, query: Vectors, least: float, candidates: Candidates) -> Rows:
@@ -355,7 +364,7 @@ class Flat:
     def nearest(self, queries: Vectors, k: int, mask: Mask | None, count: int) -> list[Candidates]:
         wanted = min(k + SPARE, count)
         similarity, positions = self.index.search(queries, wanted, params=_among(mask))
-        errors = _sum_errors(queries, self.longest)
+        errors = sum_errors(queries, self.longest)
         left_out = similarity[:, -1] + errors if wanted < count else np.full(len(queries), -np.inf)
         return [Candidates(*one) for one in zip(positions, similarity, errors.tolist(), left_out.tolist(), strict=True)]
 
@@ -486,12 +495,41 @@ def _among(mask: Mask | None) -> faiss.SearchParameters | None:
     return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
 
 
+def checked(rows: Rows, vectors: Vectors, dim: int) -> tuple[Rows, Vectors]:
+    """Rows (N,), ascending, and vectors (N, dim) that an index can take. Raises `ValueError` for others."""
+    rows, vectors = np.asarray(rows, np.int64), np.asarray(vectors, np.float32)
+    if vectors.shape != (len(rows), dim):
+        raise ValueError(f"expected {len(rows)} vectors of {dim} numbers, got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError("a vector is not finite")
+    if (np.diff(rows) <= 0).any():
+        order = np.argsort(rows)
+        rows, vectors = rows[order], vectors[order]
+    if (np.diff(rows) == 0).any():
+        raise ValueError("a row is given twice")
+    return rows, vectors
+
+
+def checked_search(queries: Vectors, k: int, dim: int, allowed: Rows | None) -> tuple[Vectors, Rows | None]:
+    """Queries (Q, dim), and the allowed rows (M,), ascending. Raises `ValueError` for what cannot be searched for."""
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != dim or not np.isfinite(queries).all():
+        raise ValueError(f"expected finite queries (Q, {dim}), got {queries.shape}")
+    if k < 1:
+        raise ValueError("k must be at least 1")
+    if allowed is not None:
+        allowed = np.asarray(allowed, np.int64)
+        if (np.diff(allowed) <= 0).any():
+            allowed = np.unique(allowed)
+    return queries, allowed
+
+
 def _longest(vectors: Vectors) -> float:
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     return float(np.sqrt(squares.max()))
 
 
-def _sum_errors(queries: Vectors, longest: float) -> Vectors:
+def sum_errors(queries: Vectors, longest: float) -> Vectors:
     """The most by which a product summed in float32 can differ from the true one (Higham 2002, section 3.1): (Q,)."""
     norms = np.linalg.norm(queries.astype(np.float64), axis=1)
     errors = ((queries.shape[1] + 4) * 2.0**-24 * longest * norms).astype(np.float32)

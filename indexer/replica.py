@@ -4,6 +4,10 @@ Checkpoint, encoder and index belong together and are replaced together, by one 
 ones finishes with the old ones, and vectors of two checkpoints never meet in one ranking. The database is not written
 to. It decides which vectors there are: a snapshot on disk only spares reading them, after each was compared with the
 database by its digest, and what the index has too little or too much is put right whenever it is found.
+
+An index in Milvus is shared by all replicas and outlives them. It is not made anew but compared in the same way, and
+of the replicas one at a time writes to it: what that one reads from the database meanwhile is never older than what
+another wrote, so none brings back what another removed.
 """
 
 from __future__ import annotations
@@ -15,24 +19,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import structlog
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from indexer import checkpoints, gallery, snapshots
-from indexer.database import Database, transaction
-from indexer.errors import GalleryError
+from indexer.database import Database, database_errors, transaction
+from indexer.errors import GalleryError, IndexUnavailable
 from indexer.gallery import Digests, Listing, Rows
-from indexer.index import Block, VectorIndex
+from indexer.index import Block, Index, VectorIndex
 from indexer.snapshots import BlockFile, SnapshotRefused
+
+if TYPE_CHECKING:
+    from indexer.milvus import Milvus
 
 log = structlog.get_logger(__name__)
 
 REFRESH_WAIT = 0.2  # seconds a refresh waits for one that is under way
 AT_A_TIME = 4096  # rows that are read, and added, while a refresh may be waiting
+SHARED_INDEX_LOCK = 7_305_831  # key of an advisory lock, unique within the database
 
 
 class OfCheckpoint(Protocol):
@@ -53,7 +62,7 @@ class Live(Generic[E]):
 
     checkpoint_id: str
     encoder: E
-    index: VectorIndex
+    index: Index
     seq: int
 
 
@@ -83,15 +92,17 @@ class Replica(Generic[E]):
         snapshots: Path | None = None,
         keep_free: int = 0,
         scratch: Path | None = None,
+        milvus: Milvus | None = None,
     ) -> None:
         """Empty until `load`. Raises `InvalidSettings` for an index `spec` that does not exist.
 
         `snapshots` is the folder where the index is kept from one start to the next, None for nowhere; it is not
         written where less than `keep_free` bytes of disk would be left. `scratch` is the folder on whose disk a
-        compressed index has its vectors, None for where temporary files are.
+        compressed index has its vectors, None for where temporary files are. With `milvus` the index is there, and
+        neither `spec` nor the folders are of any consequence.
         """
         self._database = database
-        self._spec, self._scratch = spec, scratch
+        self._spec, self._scratch, self._milvus = spec, scratch, milvus
         self._snapshots, self._keep_free = snapshots, keep_free
         self._files: WeakKeyDictionary[Block, BlockFile] = WeakKeyDictionary()
         self._saved: tuple[str, int, int] | None = None  # what is on the disk: checkpoint, seq, mended
@@ -108,8 +119,8 @@ class Replica(Generic[E]):
     def load(self) -> None:
         """Make a new index of all vectors of the checkpoint, which then takes the place of the old one.
 
-        They are read from the snapshot if there is one that agrees with the database, else from the database. Raises
-        `DatabaseUnavailable`; the old index stays then.
+        They are read from the snapshot if there is one that agrees with the database, else from the database. One in
+        Milvus is made equal to the database. Raises `DatabaseUnavailable`, `IndexUnavailable`; the old one stays then.
         """
         with self._updating:
             self.state = self._loaded(self.state.encoder)
@@ -117,7 +128,11 @@ class Replica(Generic[E]):
     def _loaded(self, encoder: E) -> Live[E]:
         started = time.monotonic()
         try:
-            live, read = self._from_snapshot(encoder) or self._from_database(encoder)
+            live, read = (
+                self._from_milvus(encoder, self._milvus)
+                if self._milvus is not None
+                else self._from_snapshot(encoder) or self._from_database(encoder)
+            )
         except SnapshotRefused as refused:
             log.warning("index_snapshot_refused", reason=str(refused), checkpoint=encoder.checkpoint_id)
             self._discard(encoder.checkpoint_id)
@@ -172,6 +187,25 @@ class Replica(Generic[E]):
         self._saved = (id, seq, self.mended)
         return Live(id, encoder, index, listed.seq), len(missing)
 
+    def _from_milvus(self, encoder: E, milvus: Milvus) -> tuple[Live[E], int]:
+        """The collection of the checkpoint, compared with the database; also how many vectors it lacked."""
+        id, index = encoder.checkpoint_id, milvus.index(encoder.checkpoint_id, encoder.dim)
+        with transaction(self._database.engine) as session:
+            listed = gallery.listing(session, id)
+        live = Live(id, encoder, index, listed.seq)
+        rows, digests = index.listing()
+        _, here, there = np.intersect1d(rows, listed.rows, assume_unique=True, return_indices=True)
+        different = rows[here[digests[here] != listed.digests[there]]]
+        suspects = np.union1d(np.setxor1d(listed.rows, rows), different)
+        read = 0
+        for start in range(0, len(suspects), AT_A_TIME):
+            part = suspects[start : start + AT_A_TIME]
+            with self._writing(), transaction(self._database.engine) as session:
+                index.remove(np.intersect1d(part, different))
+                gallery.stay_at_one_moment(session)
+                read += self._put_right(session, live, part).missing
+        return live, read
+
     def _discard(self, checkpoint_id: str) -> None:
         assert self._snapshots is not None
         try:
@@ -187,7 +221,8 @@ class Replica(Generic[E]):
         Until then the old one answers and goes on following; searches that took it finish with it. Raises what `load`
         raises; the old one stays then.
         """
-        beside = Replica(self._database, encoder, self._spec, self._snapshots, self._keep_free, self._scratch)
+        folders = (self._snapshots, self._keep_free, self._scratch)
+        beside = Replica(self._database, encoder, self._spec, *folders, self._milvus)
         beside.load()
         beside.refresh()  # what came while it was loading
         with self._updating:  # an erasure finds the rows gone from the old index, or waits and looks into the new one
@@ -200,18 +235,45 @@ class Replica(Generic[E]):
         """Take in what changed since; one small query if nothing did. Uses the given session, or one of its own.
 
         When another thread is at it already, wait for it, but not long: a search had better miss the newest images than
-        be held up by thousands of them. Raises `DatabaseUnavailable`.
+        be held up by thousands of them. Raises `DatabaseUnavailable`, `IndexUnavailable`.
         """
         if not self._updating.acquire(timeout=REFRESH_WAIT):
             return
         try:
-            if session is not None:
-                self._follow(session)
-            else:
+            if session is None:
                 with transaction(self._database.engine) as own:
-                    self._follow(own)
+                    self._take_in(own)
+            else:
+                self._take_in(session)
         finally:
             self._updating.release()
+
+    def _take_in(self, session: Session) -> None:
+        if self._milvus is None:
+            self._follow(session)
+        elif gallery.changes_since(session, self.state.checkpoint_id, self.state.seq, limit=1).seq != self.state.seq:
+            with self._writing(), transaction(self._database.engine) as own:  # which sees what others did before it
+                self._follow(own)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """With an index that is shared, be the only replica that writes to it; others wait. Raises
+        `DatabaseUnavailable`.
+
+        The lock is on a connection of its own, so that whoever holds it begins to read the database only then.
+        """
+        if self._milvus is None:
+            yield
+            return
+        with database_errors():
+            connection = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            with database_errors():
+                connection.execute(select(func.pg_advisory_lock(SHARED_INDEX_LOCK)))
+            yield
+        finally:
+            connection.invalidate()  # dropped instead of pooled, and the lock with it
+            connection.close()
 
     def _follow(self, session: Session) -> None:
         while True:
@@ -231,10 +293,14 @@ class Replica(Generic[E]):
         """Compare the rows of the index with those of the database and put right what differs; returns what that was.
 
         Searches go on meanwhile, and so do refreshes. Also lets go of the memory of removed vectors, and of snapshots
-        of other checkpoints that hold some, which nobody keeps up to date, or that were retired. Raises
-        `DatabaseUnavailable`.
+        of other checkpoints that hold some, which nobody keeps up to date, or that were retired. An index that Milvus
+        has lost is loaded again. Raises `DatabaseUnavailable`, `IndexUnavailable`.
         """
         live = self.state
+        if self._milvus is not None and live.checkpoint_id not in self._milvus.checkpoints():
+            log.warning("index_lost", checkpoint=live.checkpoint_id)
+            self.load()
+            return self.gap
         with transaction(self._database.engine) as session:
             listed = gallery.listing(session, live.checkpoint_id)
             self._discard_outdated(session, live.checkpoint_id)
@@ -262,6 +328,10 @@ class Replica(Generic[E]):
             retired = checkpoints.is_retired(session, folder.name)
             if seq is None or retired or len(gallery.removed_since(session, seq)):
                 self._discard(folder.name)
+        for id in [] if self._milvus is None else self._milvus.checkpoints():
+            if id != loaded and checkpoints.is_retired(session, id):
+                assert self._milvus is not None
+                self._milvus.drop(id)
 
     def _folders(self) -> list[Path]:
         """The snapshots there are, of whatever checkpoint."""
@@ -270,18 +340,22 @@ class Replica(Generic[E]):
         return [folder for folder in self._snapshots.iterdir() if folder.is_dir()]
 
     def _mend(self, live: Live[E], suspects: Rows) -> Gap:
-        with self._updating, transaction(self._database.engine) as session:
+        with self._updating, self._writing(), transaction(self._database.engine) as session:
             if self.state.index is not live.index:
                 return Gap()  # replaced meanwhile, by one that was loaded later
             gallery.stay_at_one_moment(session)
             self._follow(session)
-            rows, vectors = gallery.ready_vectors(session, live.checkpoint_id, suspects)
-            held = np.intersect1d(suspects, live.index.rows)
-            missing, surplus = ~np.isin(rows, held), np.setdiff1d(held, rows)
-            if missing.any():
-                live.index.add(rows[missing], vectors[missing])
-            live.index.remove(surplus)
-            return Gap(int(missing.sum()), len(surplus))
+            return self._put_right(session, live, suspects)
+
+    def _put_right(self, session: Session, live: Live[E], suspects: Rows) -> Gap:
+        """Have the index hold those of the rows (N,) that the database has, and no others of them."""
+        rows, vectors = gallery.ready_vectors(session, live.checkpoint_id, suspects)
+        held = live.index.present(suspects)
+        missing, surplus = ~np.isin(rows, held), np.setdiff1d(held, rows)
+        if missing.any():
+            live.index.add(rows[missing], vectors[missing])
+        live.index.remove(surplus)
+        return Gap(int(missing.sum()), len(surplus))
 
     # --- keeping
 
@@ -303,16 +377,19 @@ class Replica(Generic[E]):
             live.index.compact()
             folder = snapshots.folder_of(self._snapshots, live.checkpoint_id)
             id, index = live.checkpoint_id, live.index
+            assert isinstance(index, VectorIndex), "an index in Milvus has no snapshots"
             manifest = snapshots.write(folder, id, self._spec, live.seq, index, self._files, self._keep_free)
             self._saved = (id, live.seq, mended)
             seconds = round(time.monotonic() - started, 3)
             log.info("index_saved", checkpoint=id, vectors=manifest.count, seconds=seconds)
 
     def forget(self, rows: Rows) -> bool:
-        """Leave no vector of removed rows (N,) in memory, nor in the snapshot of any checkpoint.
+        """Leave no vector of removed rows (N,) in memory, nor in the snapshot, or in Milvus, of any checkpoint.
 
-        False if one is still in the index or on the disk. Raises OSError.
+        False if one is still in the index or on the disk. Raises OSError, `IndexUnavailable`.
         """
+        if self._milvus is not None:
+            return self._milvus.forget(rows)
         self.state.index.compact()
         if self._snapshots is None:
             return not np.isin(rows, self.state.index.rows).any()
@@ -370,7 +447,8 @@ class Replica(Generic[E]):
                 job()
             except (GalleryError, OSError) as error:
                 if not failing:  # once, not every time
-                    log.warning("index_stays_as_it_is", job=name, reason=str(error))
+                    said = {"milvus": str(error.__cause__)} if isinstance(error, IndexUnavailable) else {}
+                    log.warning("index_stays_as_it_is", job=name, reason=str(error), **said)
                 failing = True
             else:
                 failing = False

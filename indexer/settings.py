@@ -38,8 +38,17 @@ class GallerySettings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`cuda` never silently becomes the CPU")
     checkpoint: Path | None = Field(None, description="file a new gallery begins with; empty: the one shipped")
     index: str = Field(
-        "flat", description="flat: exact, all in memory; compressed: a quarter of the memory, on disk else"
+        "flat",
+        description="flat: exact, all in memory; compressed: a quarter of the memory, on disk else; milvus: elsewhere",
     )
+    milvus_uri: str | None = Field(None, description="with `index=milvus`, as http://milvus:19530")
+    milvus_token: SecretStr | None = Field(None, description="user:password, or an API key, if Milvus wants one")
+    milvus_prefix: str = Field(
+        "person_search",
+        pattern=r"^[A-Za-z](_?[A-Za-z0-9])*$",
+        description="of the collections; each gallery in one Milvus needs its own",
+    )
+    milvus_index: Literal["flat", "hnsw"] = Field("flat", description="flat: exact; hnsw: faster, may miss some")
     index_snapshot_seconds: float = Field(60, ge=0, description="how often a changed index goes to disk; 0: never")
     index_check_seconds: float = Field(60, gt=0, description="how often the index is compared with the database")
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
@@ -58,6 +59,9 @@ from service.routes import (
 from service.settings import ServiceSettings
 from service.sweeper import Sweeper
 from service.upgrades import open_active
+
+if TYPE_CHECKING:
+    from indexer.milvus import Milvus
 
 PAGE = Path(__file__).parent / "page" / "dist"
 NOT_BUILT = "The page has not been built: run `make page` once. The API under /api/v1 works without it.\n"
@@ -148,10 +152,12 @@ def open_context(
     with transaction(database.engine) as session:
         recover_interrupted(session)
     on_disk = settings.data_dir / snapshots.FOLDER
-    if not settings.index_snapshot_seconds and on_disk.exists():
+    milvus = open_milvus(stack, settings)
+    kept = on_disk if settings.index_snapshot_seconds and milvus is None else None
+    if kept is None and on_disk.exists():
         shutil.rmtree(on_disk)  # nobody would remove from it what is erased from here on
-    kept = on_disk if settings.index_snapshot_seconds else None
-    replica = Replica(database, encoder, settings.index, kept, settings.min_free_bytes, settings.data_dir)
+    spec = settings.index if milvus is None else "flat"
+    replica = Replica(database, encoder, spec, kept, settings.min_free_bytes, settings.data_dir, milvus)
     replica.load()
     replica.start_following(settings.poll_seconds, settings.index_check_seconds, settings.index_snapshot_seconds)
     stack.callback(replica.stop)
@@ -175,6 +181,17 @@ def open_context(
     context = Context(*parts, metrics=metrics, admission=admission)
     stack.enter_context(metrics.watch(context))
     return context
+
+
+def open_milvus(stack: ExitStack, settings: ServiceSettings) -> Milvus | None:
+    """The Milvus that holds the index, if the settings say so. Raises InvalidSettings, IndexUnavailable."""
+    if settings.index != "milvus":
+        return None
+    from indexer.milvus import connect  # whose client takes a second to import
+
+    milvus = connect(settings)
+    stack.callback(milvus.close)
+    return milvus
 
 
 def refuse_unknown_parameters(request: Request) -> None:

@@ -30,6 +30,7 @@ RETRY_AFTER_SECONDS = {
     "checkpoint_replaced": 2,
     "database_unavailable": 2,
     "deadline": 5,
+    "index_unavailable": 5,
     "not_ready": 2,
     "queue_full": 10,
     "rate_limited": 1,  # unless it is known better
@@ -120,6 +121,9 @@ KINDS: dict[str, Kind] = {
     "checkpoint_missing": Kind(503, "Checkpoint missing", "The file of checkpoint 3f2a9c51d07be846 is not there."),
     "checkpoint_replaced": Kind(
         503, "Checkpoint retired", "Another checkpoint is being loaded. Try again in a moment."
+    ),
+    "index_unavailable": Kind(
+        503, "Index unavailable", "Milvus, which holds the index, does not answer. Try again in a moment."
     ),
     "not_ready": Kind(503, "Starting", "The service is starting. Try again in a moment."),
     "busy": Kind(503, "Too many searches waiting", "64 searches are waiting already. Try again in a moment."),

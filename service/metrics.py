@@ -182,7 +182,8 @@ class _Standing(_Machine):
         yield from super().collect()
         replica, admission = self._context.replica, self._context.admission
         live = replica.state
-        yield _gauge("index_vectors", "Vectors in the index that answers searches", len(live.index))
+        with suppress(GalleryError), deadline(SCRAPE_SECONDS):  # Milvus may be away
+            yield _gauge("index_vectors", "Vectors in the index that answers searches", len(live.index))
         gap = "Rows by which the index differed from the database when they were last compared"
         yield _gauge("index_database_gap", gap, replica.gap.total)
         yield _gauge("searches_running", "Searches that hold a place", admission.running)

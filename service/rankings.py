@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from indexer import searches
 from indexer.filters import ImageFilter, Scope
-from indexer.index import VectorIndex
+from indexer.index import Index
 from indexer.searches import Ranking, Rows
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class Allowed:
 
 def rank(
     session: Session,
-    index: VectorIndex,
+    index: Index,
     vector: NDArray[np.float32],
     allowed: Allowed,
     most: int,

@@ -107,6 +107,7 @@ PROBLEMS = (  # of a search, whichever way it comes
     "case_closed",
     "checkpoint_replaced",
     "database_unavailable",
+    "index_unavailable",
     "busy",
     "deadline",
 )

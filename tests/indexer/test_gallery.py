@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from indexer import gallery
+from indexer import embeddings, gallery
 from indexer.database import Database, transaction
 from indexer.errors import CameraExists, ExternalIdConflict, InvalidMetadata, NotFound, UnknownCamera
 from indexer.filters import Condition, ImageFilter
@@ -449,7 +449,11 @@ def test_snapshot_sees_one_moment_and_changes_go_on_from_it(database: Database) 
     assert changes.added_rows.tolist() == list(later) and changes.removed_rows.tolist() == [next(iter(before))]
 
 
-def test_listing_tells_which_vectors_there_are_without_reading_them(database: Database) -> None:
+@pytest.mark.parametrize("at_once", [2, embeddings.LISTED_AT_ONCE])
+def test_listing_tells_which_vectors_there_are_without_reading_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(embeddings, "LISTED_AT_ONCE", at_once)
     with transaction(database.engine) as session:
         register(session)
         ids = add(session, *"abcdef")

@@ -19,12 +19,23 @@ from indexer.index import SPECS
 from indexer.replica import Gap, Replica
 from indexer.settings import GallerySettings
 from tests.indexer.live_gallery import DIM, Encoder, add, assert_same, delete, eventually, register, vectors_in
+from tests.milvus_fixtures import milvus, needs_milvus
+
+__all__ = ["milvus"]
 
 
-@pytest.fixture(params=SPECS)
+in_milvus = pytest.param("milvus", marks=[needs_milvus, pytest.mark.xdist_group("milvus")])
+
+
+in_this_process = pytest.mark.parametrize("replica", SPECS, indirect=True)
+
+
+@pytest.fixture(params=[*SPECS, in_milvus])
 def replica(database: Database, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Replica[Encoder]:
     monkeypatch.setattr(index_module, "COMPRESSED_FROM", 2)
     register(database)
+    if request.param == "milvus":
+        return Replica(database, Encoder(), milvus=request.getfixturevalue("milvus"))
     return Replica(database, Encoder(), request.param)
 
 
@@ -60,6 +71,7 @@ def test_replica_that_never_loaded_catches_up_from_the_beginning(database: Datab
     assert_same(database, replica.state)
 
 
+@in_this_process
 def test_refresh_within_a_session_sees_what_that_session_did(database: Database, replica: Replica[Encoder]) -> None:
     (row,) = add(database, "a")
     replica.load()
@@ -132,6 +144,7 @@ def test_follower_waits_for_a_database_that_is_away(database: Database, replica:
     maintenance.dispose()
 
 
+@in_this_process
 def test_refresh_is_not_held_up_by_a_long_one(
     database: Database, replica: Replica[Encoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +238,7 @@ def test_an_index_ahead_of_a_restored_database_is_loaded_again(database: Databas
 # ------------------------------------------------------------------------------------- what is promised of the follower
 
 
+@in_this_process
 def test_following_alone_brings_additions_in_and_removed_vectors_out(
     database: Database, replica: Replica[Encoder]
 ) -> None:
