@@ -191,8 +191,7 @@ def test_several_replicas_behind_the_proxy(installed: Installation, ranking: lis
         before = inspect(milvus)["RestartCount"]
         scaled.kill(milvus)
         wait_until(lambda: inspect(milvus)["RestartCount"] > before, "Milvus is started again")
-        wait_until(scaled.is_ready, "the replicas have found it again")
-        assert scaled.ranking(DESCRIPTION) == ranking
+        wait_until(lambda: scaled.answers_with(ranking, DESCRIPTION), "all replicas have found it again")
     finally:
         scaled.compose("down", "--remove-orphans")
         installed.up()
