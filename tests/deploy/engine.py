@@ -1,8 +1,8 @@
 """An installation as docker-compose.yml describes it, on the engine that `docker` speaks to.
 
 It is a project of its own, with secrets of its own on a free port of loopback, and is removed afterwards. Where the
-images of PostgreSQL and the proxy cannot be pulled, because no registry is within reach, stand-ins are built from
-Debian's packages.
+images of others cannot be pulled, because no registry is within reach, stand-ins are built from Debian's packages and
+from Milvus Lite.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PROJECT = "person-search-test"
 STAND_INS = {
     "POSTGRES_IMAGE": ("postgres:17-bookworm", HERE / "postgres"),
     "PROXY_IMAGE": ("haproxy:3.2-bookworm", HERE / "proxy"),
+    "MILVUS_IMAGE": ("milvusdb/milvus:v2.6.13", HERE / "milvus"),
 }
 DEADLINE = 600.0  # seconds until something that must come true counts as a failure
 BUILD_SECONDS = 1800.0  # without anything in the engine's cache, torch has to be fetched

@@ -110,7 +110,6 @@ def test_no_password_is_in_a_file() -> None:
 
 def test_every_setting_in_the_files_exists() -> None:
     known = {f"PERSON_SEARCH_{name.upper()}" for name in ServiceSettings.model_fields}
-    known.add("PERSON_SEARCH_MILVUS_URI")  # of index=milvus
     for file in FILES:
         for name, service in services(file).items():
             ours = {key for key in service.get("environment") or {} if key.startswith("PERSON_SEARCH_")}
