@@ -56,9 +56,9 @@ test-page: $(BUILT)
 	$(NPM) run --silent test
 	tests/page/chromium $(BIN)/python
 
-# Two test processes for two cores, a file in one of them; `slow` tests are left to test-all.
+# Two test processes for two cores, a file in one of them; `slow` tests and the coverage of lines are left to test-all.
 test: lint test-page
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not deploy" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not deploy" $(ARGS)
 
 test-all: lint test-page
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not deploy" --cov --cov-report=term $(ARGS)

@@ -107,6 +107,7 @@ def test_accelerate_runs_the_command_line_in_two_processes(toy_dataset: Path, tm
     assert describe(tmp_path / "two" / BEST)["net_config"] == describe(tmp_path / "one" / BEST)["net_config"]
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one_and_resume_and_refuse(toy_dataset: Path, tmp_path: Path) -> None:
     """Every stage and every loss; stopped within stage 1 and resumed, by two or by one; a batch none can share."""
     program = tmp_path / "program.py"

@@ -53,15 +53,15 @@ def chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Until the last test of the page: its event loop would be in the way of tests that start a service themselves."""
+    """For one file: its event loop would be in the way of tests elsewhere that start a service themselves."""
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     assert PAGE.exists(), "The page is not built: run `make page`."
     executable = chromium()
@@ -141,7 +141,7 @@ def working(service: Service) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The shipped gallery, found by the shipped checkpoint."""
     from model.encoder import Encoder  # here, so that who runs other tests need not wait for torch
@@ -163,7 +163,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """620 small pictures, three a track, some known; an encoder that costs nothing, and a second one to upgrade to."""
     folder = tmp_path_factory.mktemp("crowd")
@@ -186,7 +186,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with accounts, one of each role, and thirty images of two cameras."""
     with running_service(tmp_path_factory.mktemp("closed"), auth="required", rate_limit=0) as service:

@@ -81,12 +81,13 @@ def test_a_search_that_waits_for_too_long_is_told_so(tmp_path: Path) -> None:
 
 
 def test_searches_behind_a_busy_encoder_do_not_wait_for_ever(tmp_path: Path) -> None:
-    with stuck_service(tmp_path, request_deadline_seconds=SHORT) as (service, _), ThreadPoolExecutor(1) as pool:
+    with stuck_service(tmp_path, request_deadline_seconds=SHORT) as (service, encoder), ThreadPoolExecutor(1) as pool:
         first = pool.submit(service.search, ASK)
         wait_until(lambda: service.context.admission.running == 1, "the encoder is busy")
         second = service.search(ASK)
         assert problem(second)["code"] == "deadline"
         assert not first.done()
+        encoder.gate.set()
 
 
 def test_the_database_gets_no_more_time_than_is_left(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_the_served_document_is_the_tested_one(fuzzed: Service) -> None:
 
 @schema.parametrize()
 @settings(
-    max_examples=20,  # thousands, by every role, in test_roles.py
+    max_examples=12,  # thousands, by every role, in test_roles.py
     deadline=None,
     derandomize=True,
     database=None,
