@@ -98,7 +98,12 @@ def connect(url: str) -> Engine:
         max_overflow=30,  # as many in all as the web framework has threads
         pool_timeout=POOL_SECONDS,
         pool_pre_ping=True,  # a connection the server dropped while it was idle is replaced instead of handed out
-        connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": "person-search", **KEEPALIVES},
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "person-search",
+            "client_encoding": "UTF8",
+            **KEEPALIVES,
+        },
     )
 
     @event.listens_for(engine, "connect")
@@ -166,7 +171,7 @@ def migrate(engine: Engine) -> None:
     """Bring the schema up to date, in one transaction and one process at a time.
 
     Raises `DatabaseTooNew` for a database that a newer version of this program has migrated, `DatabaseTooOld` for a
-    server before PostgreSQL 15, `DatabaseUnavailable`.
+    server before PostgreSQL 15, `InvalidSettings` for a database in another encoding than UTF8, `DatabaseUnavailable`.
     """
     config = _alembic()
     script = ScriptDirectory.from_config(config)
@@ -174,6 +179,11 @@ def migrate(engine: Engine) -> None:
         version = int(connection.scalar(text("SHOW server_version_num"))) // 10_000
         if version < OLDEST_POSTGRES:
             raise DatabaseTooOld(f"This is PostgreSQL {version}; {OLDEST_POSTGRES} or newer is needed.")
+        if (encoding := connection.scalar(text("SHOW server_encoding"))) != "UTF8":
+            raise InvalidSettings(
+                f"The database is in {encoding}, which cannot hold every name. "
+                "Make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and give its address."
+            )
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATIONS_LOCK)))
         revision = _revision(connection)

@@ -50,11 +50,11 @@ def execute(statement: str, on: EmbeddedPostgres) -> None:
 
 
 @contextlib.contextmanager
-def fresh_database(template: str = TEMPLATE) -> Iterator[Database]:
+def fresh_database(template: str = TEMPLATE, options: str = "") -> Iterator[Database]:
     """A database of its own, empty but migrated (`template0`: not even that), gone afterwards."""
     postgres = server()
     name = f"test_{next(_numbers)}"
-    execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY", on=postgres)
+    execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY {options}", on=postgres)
     engine = connect(postgres.url(name))
     try:
         yield Database(engine, postgres.url(name))

@@ -104,6 +104,15 @@ def test_server_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         database_module.migrate(empty.engine)
 
 
+def test_database_of_another_encoding_is_refused() -> None:
+    with (
+        fresh_database("template0", "ENCODING 'SQL_ASCII' LOCALE 'C'") as empty,
+        pytest.raises(InvalidSettings, match=r"is in SQL_ASCII.*ENCODING 'UTF8'"),
+        open_database(GallerySettings(database_url=SecretStr(empty.url))),
+    ):
+        pytest.fail("it must not open")
+
+
 def test_server_that_is_not_there(folder: Path) -> None:
     url = SecretStr(f"postgresql://user:hidden@/name?host={folder}")
     with (

@@ -26,6 +26,13 @@ def pictures(count: int) -> list[Image.Image]:
     return [Image.fromarray(random.integers(0, 256, (96, 40, 3)).astype(np.uint8)) for _ in range(count)]
 
 
+def patches(count: int) -> list[Image.Image]:
+    """Large patches of colour: the shipped network tells these apart, as it does not tell noise apart."""
+    random = np.random.default_rng(0)
+    colors = random.integers(0, 256, (count, 6, 3, 3)).astype(np.uint8)
+    return [Image.fromarray(one).resize((64, 192), Image.Resampling.NEAREST) for one in colors]
+
+
 @pytest.mark.parametrize(
     "raised",
     [
@@ -90,10 +97,13 @@ def test_the_shipped_checkpoint_finds_the_same_first_ten_on_cuda() -> None:
 
     path = default_checkpoint()
     cpu, cuda = Encoder(path, "cpu"), Encoder(path, "cuda")
-    images = pictures(200)
+    images = patches(200)
     of_cpu, of_cuda = cpu.embed_images(images), cuda.embed_images(images)
     assert (of_cpu * of_cuda).sum(axis=1).min() >= 0.999
-    similarity = {"cpu": of_cpu[:20] @ of_cpu.T, "cuda": of_cuda[:20] @ of_cuda.T}
-    tens = {name: np.argsort(-rows, axis=1)[:, :10] for name, rows in similarity.items()}
-    same = [len(set(a) & set(b)) for a, b in zip(tens["cpu"].tolist(), tens["cuda"].tolist(), strict=True)]
-    assert np.mean(same) >= 9.5, "bfloat16 swaps neighbours that are as good as equal, no others"
+    # The same ten of every query, but for images whose cosine with it is that of the tenth to within half precision:
+    # the last digits decide among those.
+    close = 0.002
+    for exact, found in zip(of_cpu[:20] @ of_cpu.T, of_cuda[:20] @ of_cuda.T, strict=True):
+        ten, tenth = set(np.argsort(-found)[:10].tolist()), np.sort(exact)[-10]
+        assert set(np.flatnonzero(exact > tenth + close).tolist()) <= ten, "one of the first ten is lost"
+        assert ten <= set(np.flatnonzero(exact >= tenth - close).tolist()), "one that is none of the first ten is found"
