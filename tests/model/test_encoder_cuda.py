@@ -100,9 +100,9 @@ def test_the_shipped_checkpoint_finds_the_same_first_ten_on_cuda() -> None:
     images = patches(200)
     of_cpu, of_cuda = cpu.embed_images(images), cuda.embed_images(images)
     assert (of_cpu * of_cuda).sum(axis=1).min() >= 0.999
-    # The same ten of every query, but for images whose cosine with it is that of the tenth to within half precision:
-    # the last digits decide among those.
-    close = 0.002
+    # The same ten of every query, but for images about as near as the tenth: bfloat16 moves a cosine by up to 0.006
+    # (measured on a CPU), and the last digits decide among those.
+    close = 0.01
     for exact, found in zip(of_cpu[:20] @ of_cpu.T, of_cuda[:20] @ of_cuda.T, strict=True):
         ten, tenth = set(np.argsort(-found)[:10].tolist()), np.sort(exact)[-10]
         assert set(np.flatnonzero(exact > tenth + close).tolist()) <= ten, "one of the first ten is lost"
