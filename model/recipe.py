@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -131,28 +132,39 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 def override(recipe: Recipe, **values: Any) -> Recipe:
     """A copy with settings replaced by dotted names: ``override(recipe, **{"stages.0.epochs": 3, "seed": 1})``.
 
-    Values may be text, as a command line gives them; they are read by the type of the setting. ValueError for a name
-    that does not exist and for a value of another type.
+    Values may be text, as a command line gives them; they are read by the type of the setting, and all take effect
+    together. ValueError for a name that does not exist, a value of another type, and settings that do not agree.
     """
-    for name, value in values.items():
-        recipe = _replaced(recipe, name.split("."), value, name)
-    return recipe
+    return typing.cast(Recipe, _changed(recipe, [(name, name.split("."), value) for name, value in values.items()]))
 
 
-def _replaced(node: Any, path: list[str], value: Any, name: str) -> Any:
-    key, rest = path[0], path[1:]
+_Change = tuple[str, list[str], Any]  # the setting's whole name, the way to it from here, its value
+
+
+def _changed(node: Any, changes: Sequence[_Change]) -> Any:
+    """All changes within a node at once: settings that must agree, such as batch, p and k, may change together."""
+    inside: dict[str, list[_Change]] = {}
+    for name, (key, *rest), value in changes:
+        if isinstance(node, tuple):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ValueError(f"{name}: {key} is not one of the positions 0 to {len(node) - 1}.")
+        elif key not in (known := [f.name for f in fields(node)] if is_dataclass(node) else []):
+            has = f"it has {', '.join(known)}" if known else "it has no settings of its own"
+            raise ValueError(f"There is no setting {name}: {type(node).__name__} does not know {key!r}; {has}.")
+        inside.setdefault(key, []).append((name, rest, value))
     if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
-            raise ValueError(f"{name}: {key} is not one of the positions 0 to {len(node) - 1}.")
-        position = int(key)
-        return (*node[:position], _replaced(node[position], rest, value, name), *node[position + 1 :])
-    known = [f.name for f in fields(node)] if is_dataclass(node) else []
-    if key not in known:
-        has = f"it has {', '.join(known)}" if known else "it has no settings of its own"
-        raise ValueError(f"There is no setting {name}: {type(node).__name__} does not know {key!r}; {has}.")
-    if rest:
-        return replace(node, **{key: _replaced(getattr(node, key), rest, value, name)})
-    return replace(node, **{key: _parsed(value, typing.get_type_hints(type(node))[key], name)})
+        return tuple(_child(item, type(item), inside.get(str(n), [])) for n, item in enumerate(node))
+    kinds = typing.get_type_hints(type(node))
+    return replace(node, **{key: _child(getattr(node, key), kinds[key], own) for key, own in inside.items()})
+
+
+def _child(value: Any, kind: Any, changes: Sequence[_Change]) -> Any:
+    """A setting with its own changes: first that of the whole, then those of what it consists of."""
+    for name, rest, new in changes:
+        if not rest:
+            value = _parsed(new, kind, name)
+    within = [change for change in changes if change[1]]
+    return _changed(value, within) if within else value
 
 
 def _parsed(value: Any, kind: Any, name: str) -> Any:

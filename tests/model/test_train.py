@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -282,12 +283,22 @@ def test_override_reads_text_by_the_type_of_the_setting() -> None:
     assert axm_net_cuhk_pedes().stages[1].epochs == 70  # the recipe itself is untouched
 
 
+def test_override_of_settings_that_must_agree() -> None:
+    changes = {"stages.1.p": "8", "stages.1.k": "2", "stages.1.batch": "16"}
+    for order in itertools.permutations(changes.items()):
+        stage = override(axm_net_cuhk_pedes(), **dict(order)).stages[1]
+        assert (stage.p, stage.k, stage.batch) == (8, 2, 16)
+    whole = replace(axm_net_cuhk_pedes().stages[0], epochs=9)
+    assert override(axm_net_cuhk_pedes(), **{"stages.0": whole, "stages.0.lr": 0.5}).stages[0] == replace(whole, lr=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("stages.0.epoch", 3, "does not know 'epoch'"),
         ("stages.7.epochs", 3, "7 is not one of the positions 0 to 1"),
         ("stages.first.epochs", 3, "first is not one of the positions"),
+        ("stages.0", "short", "stages.0 cannot be 'short'"),
         ("seed.x", 3, "it has no settings of its own"),
         ("stages.0.epochs", "many", "cannot be 'many'"),
         ("stages.0.epochs", 2.5, "cannot be 2.5"),
