@@ -187,9 +187,10 @@ class MCJA(nn.Module):
             return losses
 
     def begin_stage(self, stage: int) -> None:
-        """There is one stage, number 1, in which everything is trained but the bias of the neck."""
-        if stage != 1:
-            raise ValueError(f"MCJA has one stage, number 1, not {stage}.")
+        """In both stages everything is trained but the bias of the neck. 1 is the published one; 0, an addition of
+        ours, is for images at random, whose attributes stand in for ImageNet weights."""
+        if stage not in (0, 1):
+            raise ValueError(f"MCJA has stages 0 and 1, not {stage}.")
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """One optimizer group of all that is trained: as published, weight decay acts on norms and biases as well."""

@@ -116,6 +116,22 @@ class Installation:
             found = client.search({"query": {"text": description}, "limit": 50})
             return [(result.image.external_id, round(result.similarity, 6)) for result in found.results]
 
+    def first_ranking(self, description: str) -> list[tuple[str | None, float]]:
+        """The first answer once all is ready again. Until then a search is refused with 503, or finds nobody listening;
+        what /readyz says may be two seconds old."""
+        found: list[list[tuple[str | None, float]]] = []
+
+        def answered() -> bool:
+            try:
+                found.append(self.ranking(description))
+            except ServiceError as error:
+                assert error.status in (None, 502, 503), f"{error.status}: {error}"
+                return False
+            return self.is_ready()
+
+        wait_until(answered, "all is ready and a search is answered again")
+        return found[0]
+
     def answers_with(self, ranking: list[tuple[str | None, float]], description: str) -> bool:
         """Six searches in a row are answered so; some replica may have been told of a change later than others."""
         try:

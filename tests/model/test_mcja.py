@@ -134,7 +134,7 @@ def test_unknown_settings_are_refused() -> None:
         MCJAConfig(mda_masks=-1)
     with pytest.raises(ValueError, match="blocks that depths"):
         MCJAConfig(mda_masks=2, depths=(1, 1, 1, 1))
-    with pytest.raises(ValueError, match="one stage, number 1, not 2"):
+    with pytest.raises(ValueError, match="stages 0 and 1, not 2"):
         small_net().begin_stage(2)
 
 
