@@ -125,7 +125,8 @@ class Installation:
             try:
                 found.append(self.ranking(description))
             except ServiceError as error:
-                assert error.status in (None, 502, 503), f"{error.status}: {error}"
+                if error.status not in (None, 502, 503):
+                    raise
                 return False
             return self.is_ready()
 
