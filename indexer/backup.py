@@ -308,7 +308,8 @@ def _refuse_unsuitable(session: Session, replace: bool) -> None:
 
 
 def _others(session: Session) -> int:
-    """How many other connections of this program the database has."""
+    """How many other connections of this program the database has at this moment."""
+    session.execute(text("SELECT pg_stat_clear_snapshot()"))  # else a transaction sees what it saw at first
     statement = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'person-search' AND pid <> pg_backend_pid()"

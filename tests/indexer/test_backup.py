@@ -232,6 +232,24 @@ def test_a_gallery_in_use_or_not_empty_is_left_alone(filled: Gallery, tmp_path: 
     assert dump(filled.database) == before
 
 
+def test_a_connection_that_closes_in_time_does_not_stop_a_restore(
+    filled: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(filled, tmp_path / "backup")
+    before, service = dump(filled.database), connect(filled.database.url)
+    connection = service.connect()
+    waited: list[float] = []
+
+    def close_meanwhile(seconds: float) -> None:
+        connection.close()
+        service.dispose()
+        waited.append(seconds)
+
+    monkeypatch.setattr(backup.time, "sleep", close_meanwhile)
+    restore(filled, tmp_path / "backup", replace=True)
+    assert waited and dump(filled.database) == before
+
+
 def test_a_restore_that_fails_leaves_the_gallery_as_it_was(
     filled: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
