@@ -91,11 +91,15 @@ def axm_net_vision() -> Recipe:
         identity_weight=0.1,
         triplet_weight=0.0,
         affinity_weight=0.0,
+        info_nce_weight=0.0,
         stage2_attribute_weight=1.0,
         backbone_lr_scale=1.0,
     )
-    # Stage 2 twice: it is the one with the identity loss in which the vision tower learns.
-    stages = tuple(replace(s, number=2, augmentation=replace(s.augmentation, spectrum=None)) for s in mcja.stages)
+    # Attributes first, as there; then stage 2, the one with the identity loss in which the vision tower learns.
+    stages = tuple(
+        replace(stage, number=2 * stage.number, augmentation=replace(stage.augmentation, spectrum=None))
+        for stage in mcja.stages
+    )
     return replace(
         mcja, name="axm_net_vision", net="axm_net", net_config=config, preprocessing=axm.preprocessing, stages=stages
     )

@@ -51,6 +51,16 @@ def default_checkpoint() -> Path:
     return Path(__file__).parent / "weights" / "axm_net_synth.safetensors"
 
 
+def infrared_checkpoint() -> Path:
+    """The one shipped beside it, for searches across visible and infrared light; it reads no text."""
+    return Path(__file__).parent / "weights" / "mcja_synth.safetensors"
+
+
+def shipped(name: Path | str) -> Path:
+    """The file of the shipped checkpoint "default" or "infrared"; any other name is the path of a file itself."""
+    return {"default": default_checkpoint, "infrared": infrared_checkpoint}.get(str(name), lambda: Path(name))()
+
+
 def save(path: Path | str, net: Net, info: dict[str, Any], *, half: bool = False, heads: bool = True) -> str:
     """Write a checkpoint in one step, so that a reader never meets half a file; returns its id.
 

@@ -33,14 +33,13 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 @checkpoint_app.command("register")
 def register(
-    file: Annotated[Path, typer.Argument(help="The checkpoint's file, or `default` for the shipped one.")],
+    file: Annotated[Path, typer.Argument(help="The checkpoint's file, or what is shipped: `default`, `infrared`.")],
     url: Url = DEFAULT_URL,
 ) -> None:
     """Send a checkpoint to the service; the workers begin to embed the gallery with it, searches stay as they are."""
-    if str(file) == "default":
-        from model.checkpoint import default_checkpoint
+    from model.checkpoint import shipped
 
-        file = default_checkpoint()
+    file = shipped(file)
     if not file.is_file():
         _refuse(f"There is no checkpoint at {file}. Check the path.")
     with _client(url) as client, file.open("rb") as opened:

@@ -313,7 +313,7 @@ def print_recipes(console: Console) -> None:
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A file, or what is shipped: `default`, `infrared`.")],
     dataset: Annotated[
         str,
         typer.Option(
@@ -346,11 +346,11 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on labelled images: a benchmark, or any folder in the CUHK-PEDES format."""
     from model import generalisation
-    from model.checkpoint import default_checkpoint
+    from model.checkpoint import shipped
     from model.evaluate import evaluate as run_evaluation
     from model.evaluate import report
 
-    path = default_checkpoint() if str(checkpoint) == "default" else checkpoint
+    path = shipped(checkpoint)
     here, there = ([name.strip() for name in names.split(",") if name.strip()] for names in (cameras, away_cameras))
     if away is not None:
         if sheet is not None or query_list is not None or shifts or rerank:
@@ -397,7 +397,7 @@ def explain(
     """Draw which words of a description meet which strip of a body."""
     from PIL import Image, ImageOps
 
-    from model.checkpoint import default_checkpoint
+    from model.checkpoint import shipped
     from model.encoder import Encoder
     from model.explain import draw
     from model.explain import explain as run_explanation
@@ -410,7 +410,7 @@ def explain(
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         _fail(f"{image} cannot be read as an image ({error}). Use a whole JPEG or PNG file.")
-    path = default_checkpoint() if checkpoint == "default" else Path(checkpoint)
+    path = shipped(checkpoint)
     result = run_explanation(Encoder(path, device.value), picture, text)
     save_png(draw(picture, result), out)
     best = [result.best_strip(phrase) for phrase in result.phrases]
@@ -487,12 +487,14 @@ def synth(
 
 @checkpoint_app.command("show")
 def checkpoint_show(
-    path: Annotated[str, typer.Argument(help="A checkpoint file, or `default` for the shipped one.")] = "default",
+    path: Annotated[
+        str, typer.Argument(help="A checkpoint file, or a shipped one: `default`, `infrared`.")
+    ] = "default",
 ) -> None:
     """Print what a checkpoint says of itself: network, data, preprocessing, measured quality."""
-    from model.checkpoint import default_checkpoint, describe
+    from model.checkpoint import describe, shipped
 
-    console.print_json(json.dumps(describe(default_checkpoint() if path == "default" else Path(path))))
+    console.print_json(json.dumps(describe(shipped(path))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The shipped checkpoint and what its card says of it."""
+"""The shipped checkpoints and what their card says of them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ ROWS = {
     "among twins: ceiling": "sets.twins.twins_oracle",
     "cameras with a strong cast": "sets.unseen.text_to_image",
     "cameras with a strong cast: ceiling": "sets.unseen.oracle",
+    "visible to infrared": "infrared.visible_to_infrared",
+    "infrared to visible": "infrared.infrared_to_visible",
+    "both ways: colour histogram": "infrared.infrared_histogram",
+    "both ways: chance": "infrared.infrared_chance",
 }
 
 
@@ -49,18 +53,24 @@ def measured(path: str) -> Any:
     return reduce(lambda node, key: node[key], path.split("."), MEASURED)
 
 
-def test_it_fits_and_serves() -> None:
-    path = checkpoint.default_checkpoint()
+@pytest.mark.parametrize(("name", "net"), [("default", "axm_net"), ("infrared", "mcja")])
+def test_it_fits_and_serves(name: str, net: str) -> None:
+    path = checkpoint.shipped(name)
     assert path.stat().st_size < 16 * 1024 * 1024
     loaded = checkpoint.load(path)
-    assert loaded.info["net"] == "axm_net"
+    assert loaded.info["net"] == net
     assert not [name for name in loaded.net.state_dict() if name.startswith("heads.")]  # type: ignore[attr-defined]
 
 
 def test_the_card_is_about_this_checkpoint() -> None:
-    identifier = checkpoint.load(checkpoint.default_checkpoint()).id
-    assert MEASURED["checkpoint"] == identifier
-    assert identifier in CARD
+    for name, measured_of in (("default", MEASURED), ("infrared", MEASURED["infrared"])):
+        identifier = checkpoint.load(checkpoint.shipped(name)).id
+        assert measured_of["checkpoint"] == identifier
+        assert identifier in CARD
+
+
+def test_any_other_name_is_a_file() -> None:
+    assert checkpoint.shipped("runs/best.safetensors") == Path("runs/best.safetensors")
 
 
 @pytest.mark.parametrize(("title", "key"), ROWS.items())

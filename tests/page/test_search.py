@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from model.checkpoint import infrared_checkpoint
 from service.app import PAGE
 from tests.page.conftest import GALLERY, Open, answered, picture_kept, search
-from tests.service.conftest import Service
+from tests.service.conftest import Service, running_service
 
 ASKED = "a woman in a blue dress with a red handbag"
 LINES = [json.loads(line) for line in (GALLERY / "metadata.jsonl").read_text("utf-8").splitlines()]
@@ -42,6 +43,25 @@ def drop(page: Page, file: Path, onto: str = ".search") -> None:
         [data, file.name],
     )
     page.dispatch_event(onto, "drop", {"dataTransfer": transfer})
+
+
+def test_where_the_network_reads_no_text_the_box_asks_for_a_picture(visit: Open, tmp_path: Path) -> None:
+    """And whoever describes somebody all the same is told why there is no answer."""
+    with running_service(tmp_path, checkpoint=infrared_checkpoint()) as service:
+        service.added(SOMEBODY.read_bytes())
+        service.embed()
+        visitor = visit(service)
+        visitor.expected_statuses.add(409)
+        page = visitor.goto()
+        box = page.get_by_label("Describe the person")
+        expect(box).to_have_attribute("placeholder", "Drop a picture: the network in use reads no descriptions")
+        box.fill(ASKED)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("The active checkpoint cannot read text")).to_be_visible()
+        box.fill("")
+        answer = answered(page, lambda: drop(page, SOMEBODY))
+        assert len(answer["results"]) == 1
+        expect(page.locator(".hit")).to_have_count(1)
 
 
 def test_a_description_finds_the_right_person(page: Page) -> None:

@@ -1,6 +1,9 @@
 /** The box: a description, what the person does not look like, a picture, and the balance between words and picture. */
 
+import { useQuery } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
+import { call } from "../api/client";
+import type { Version } from "../api/types";
 import { Icon } from "../parts/Icon";
 import { CropDialog } from "./CropDialog";
 import { pictureFrom } from "./picture";
@@ -13,6 +16,8 @@ export function QueryBox({ onFilter }: { onFilter: () => void }) {
   const text = useRef<HTMLTextAreaElement>(null);
   const [negating, setNegating] = useState(false);
   const [cropping, setCropping] = useState(false);
+  const version = useQuery({ queryKey: ["version"], queryFn: () => call<Version>("/version") });
+  const reads = version.data?.has_text ?? true;
   const showNot = negating || question.not !== "";
 
   const take = async (files: FileList | null | undefined) => {
@@ -88,7 +93,7 @@ export function QueryBox({ onFilter }: { onFilter: () => void }) {
             rows={1}
             maxLength={512}
             value={question.text}
-            placeholder="Describe the person: clothes, colours, bag, shoes …"
+            placeholder={reads ? "Describe the person: clothes, colours, bag, shoes …" : "Drop a picture: the network in use reads no descriptions"}
             enterKeyHint="search"
             autoComplete="off"
             spellCheck={false}
