@@ -13,6 +13,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,14 +92,12 @@ def axm_net_vision() -> Recipe:
         identity_weight=0.1,
         triplet_weight=0.0,
         affinity_weight=0.0,
-        info_nce_weight=0.0,
         stage2_attribute_weight=1.0,
         backbone_lr_scale=1.0,
     )
-    # Attributes first, as there; then stage 2, the one with the identity loss in which the vision tower learns.
+    # Stage 2 twice: it is the one with the identity loss in which the vision tower learns.
     stages = tuple(
-        replace(stage, number=2 * stage.number, augmentation=replace(stage.augmentation, spectrum=None))
-        for stage in mcja.stages
+        replace(stage, number=2, augmentation=replace(stage.augmentation, spectrum=None)) for stage in mcja.stages
     )
     return replace(
         mcja, name="axm_net_vision", net="axm_net", net_config=config, preprocessing=axm.preprocessing, stages=stages
@@ -305,11 +304,12 @@ def multiply_adds(encode: Callable[[Tensor], Tensor] | nn.Module, images: Tensor
 def effort(folder: Path, recipe: Recipe) -> dict[str, float]:
     """Minutes of training, validation on the way included, and images seen."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    batches = {stage.number: stage.batch for stage in recipe.stages}
+    batches = [stage.batch for stage in recipe.stages for _ in range(stage.epochs)]
+    epochs = groupby((line for line in lines if line["kind"] == "step"), lambda line: (line["stage"], line["epoch"]))
     state = torch.load(folder / STATE, weights_only=True)
     return {
         "minutes": state["seconds"] / 60,
-        "seen": sum(batches[line["stage"]] for line in lines if line["kind"] == "step"),
+        "seen": sum(batch * len(list(steps)) for batch, (_, steps) in zip(batches, epochs, strict=False)),
     }
 
 
