@@ -155,6 +155,7 @@ def short_ssan() -> Recipe:
     return replace(recipe, stages=tuple(replace(s, optimizer="sgd", lr=1e-3, epochs=1) for s in recipe.stages))
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one_on_weak_captions(toy_dataset: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(OF_SSAN)

@@ -132,7 +132,7 @@ training.train(short(), sys.argv[1], sys.argv[2], progress=False, threads=1, sav
 """
 
 
-@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 6, 9])
+@pytest.mark.parametrize("steps", [*(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 6)), 9])
 def test_a_killed_run_resumes_bit_for_bit(uninterrupted: Path, toy_dataset: Path, tmp_path: Path, steps: int) -> None:
     """Killed after so many steps: before anything was saved, after an epoch, and within an epoch of another stage."""
     killed = subprocess.run([sys.executable, "-c", DIES, toy_dataset, tmp_path, str(steps)], cwd=ROOT, timeout=120)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from model.checkpoint import infrared_checkpoint
 from model.datasets import Sample
 from model.datasets_infrared import read_synth_infrared
@@ -33,6 +35,7 @@ def share_found(folder: Path, checkpoint: Path, samples: Sequence[Sample]) -> fl
     return sum(right) / len(right)
 
 
+@pytest.mark.slow
 def test_a_trained_preset_finds_by_day_whom_a_camera_saw_by_night(tmp_path: Path) -> None:
     root = make_rendered(tmp_path / "data")
     best = train(tiny(RECIPES["mcja_synth"]()), root, tmp_path / "run", progress=False, threads=1)
