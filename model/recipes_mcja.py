@@ -69,10 +69,10 @@ def mcja_regdb() -> Recipe:
 def mcja_synth() -> Recipe:
     """Rendered people by day and by night at 144x48, from nothing: a shallow, narrow ResNet, attributes beside.
 
-    From nothing neither the identity loss nor CMR gets going, and a deep net learns shapes more slowly than a shallow
-    one. Stage 0 is attributes alone: among images at random no two show one person, so that CMR has nothing to say.
-    Small batches matter there, which are more steps for as many images. Stage 1 brings the two lights together. Every
-    visible image loses its colours in one way or another.
+    From nothing neither the identity loss nor CMR gets going. Stage 0 is attributes for the most part: images at random
+    seldom show one person twice, so that CMR has little to say. Its batches are small, which are more steps for as many
+    images. Stage 1 brings the two lights together. Visible images lose their colours, wholly or in part. What
+    else was tried is in docs/training.md.
     """
     augmentation = replace(
         PUBLISHED, crop=4, erase=0.2, spectrum=Spectrum(1.0, operations=("grayscale", "cutmix", "jitter"))
